@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/control"
+	"github.com/ovs-container-network/ovs-container-network/internal/dockerapi"
+	"github.com/ovs-container-network/ovs-container-network/internal/dockerwatch"
+	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
+	"github.com/ovs-container-network/ovs-container-network/internal/link"
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
+	"github.com/ovs-container-network/ovs-container-network/internal/state"
+)
+
+// settings are what serve can be told.
+type settings struct {
+	socket, control, stateDir, ovsdb, dockerHost, logLevel, logFormat string
+}
+
+// lockWait is how long a daemon waits for its predecessor to go.
+const lockWait = 5 * time.Second
+
+func newServe() *cobra.Command {
+	h := findHost()
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Run the daemon that Docker talks to. It needs no flag, starts before or after
+Docker and Open vSwitch, and waits for them. Each flag can be given as an
+environment variable too, --state-dir as OCN_STATE_DIR and so on.
+
+Sockets handed over by systemd (socket activation) are used instead of --socket.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), h, s)
+		},
+	}
+	flags := cmd.Flags()
+	text := func(p *string, name, variable, value, usage string) {
+		flags.StringVar(p, name, env(variable, value), usage+" ("+variable+")")
+	}
+	text(&s.socket, "socket", "OCN_SOCKET", "", "socket to listen on for Docker, in place of "+h.sockets()[len(h.sockets())-1])
+	text(&s.control, "control-socket", "OCN_CONTROL_SOCKET", h.control(), "socket to listen on for the other commands")
+	text(&s.stateDir, "state-dir", "OCN_STATE_DIR", "/var/lib/ovs-container-network", "directory of the durable state")
+	text(&s.ovsdb, "ovsdb", "OCN_OVSDB", "unix:"+filepath.Join(h.run, "openvswitch/db.sock"), "Open vSwitch's database")
+	text(&s.dockerHost, "docker-host", "OCN_DOCKER_HOST", "unix://"+filepath.Join(h.run, "docker.sock"), "Docker's API, for names only; may be absent; none turns it off")
+	text(&s.logLevel, "log-level", "OCN_LOG_LEVEL", "info", "debug, info, warn or error")
+	text(&s.logFormat, "log-format", "OCN_LOG_FORMAT", "text", "text or json")
+	return cmd
+}
+
+// serve wires the parts together and runs them until ctx ends.
+func serve(ctx context.Context, h host, s settings) error {
+	log, err := newLogger(s.logLevel, s.logFormat)
+	if err != nil {
+		return err
+	}
+	// Little is allocated and little is garbage; memory counts more than the
+	// time to collect it.
+	debug.SetGCPercent(50)
+
+	lockCtx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	dir, err := state.Open(lockCtx, s.stateDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	hostID, err := dir.HostID()
+	if err != nil {
+		return err
+	}
+	held, err := dir.Load()
+	if err != nil {
+		return err
+	}
+	for _, d := range held.Damaged {
+		log.Error("a record cannot be read and is left alone", "path", d.Path, "err", d.Err)
+	}
+	for _, err := range held.BadPools {
+		log.Error("a pool cannot be read and is left alone", "err", err)
+	}
+
+	links, err := link.Open()
+	if err != nil {
+		return fmt.Errorf("cannot talk to the kernel: %w", err)
+	}
+	defer links.Close()
+
+	registry := ipam.New(dir, held.Pools, hostID)
+	var manager *network.Manager
+	fabric, err := ovs.New(s.ovsdb, links, log, func(ids ...network.ID) { manager.Dirty(ids...) })
+	if err != nil {
+		return err
+	}
+	manager = network.NewManager(network.Options{
+		Fabric: fabric, Store: dir, Pools: pools{registry}, Log: log,
+		SandboxAlive: h.alive, Damaged: held.Damaged,
+	}, held.Networks)
+	api := &dockerapi.Server{
+		Networks: manager, IPAM: registry, Log: log,
+		OtherLinks: func(sandbox string) (bool, error) {
+			names, err := links.LinksIn(h.sandbox(sandbox))
+			return len(names) > 0, err
+		},
+	}
+
+	forDocker, err := dockerListeners(h, s.socket)
+	if err != nil {
+		return err
+	}
+	forCommands, err := listen(s.control)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	status := func() control.Status {
+		c := control.Status{
+			Version: version, Form: h.form(), Started: started, HostID: hostID,
+			Networks: manager.Reports(), Pools: registry.Pools(),
+		}
+		for _, d := range held.Damaged {
+			c.Damaged = append(c.Damaged, fmt.Sprintf("%s: %v", d.Path, d.Err))
+		}
+		for _, err := range held.BadPools {
+			c.Damaged = append(c.Damaged, err.Error())
+		}
+		c.OVS.Version = fabric.Version()
+		var err error
+		if c.OVS.Connected, c.OVS.Since, err = fabric.State(); err != nil {
+			c.OVS.Error = err.Error()
+		}
+		return c
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return fabric.Run(ctx) })
+	g.Go(func() error { return manager.Run(ctx) })
+	for _, l := range forDocker {
+		g.Go(func() error { return serveHTTP(ctx, l, api.Handler()) })
+	}
+	g.Go(func() error { return serveHTTP(ctx, forCommands, control.Handler(status)) })
+	if s.dockerHost != "none" {
+		g.Go(func() error {
+			return dockerwatch.Run(ctx, dockerwatch.Config{
+				Host: s.dockerHost, Sink: watchSink{manager}, Ours: manager.Has, Log: log,
+			})
+		})
+	}
+	log.Info("serving", "version", version, "form", h.form(), "state", s.stateDir, "ovsdb", s.ovsdb,
+		"networks", len(held.Networks), "pools", len(held.Pools))
+	daemon.SdNotify(false, daemon.SdNotifyReady) //nolint:errcheck // without systemd there is nobody to tell
+	err = g.Wait()
+	log.Info("stopped")
+	return err
+}
+
+func newLogger(level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: allowed are debug, info, warn, error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: allowed are text, json", format)
+}
+
+// pools lets the core tie networks to pools of our IPAM driver.
+type pools struct{ registry *ipam.Registry }
+
+func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error) {
+	if s.Space != ipam.AddressSpace && s.Space != ipam.GlobalAddressSpace {
+		return false, nil
+	}
+	_, ok, err := p.registry.Claim(string(id), s.Prefix, s.Gateway, static)
+	return ok, err
+}
+
+func (p pools) Unclaim(id network.ID) error { return p.registry.Unclaim(string(id)) }
+
+// watchSink passes what Docker's events tell on to the core.
+type watchSink struct{ *network.Manager }
+
+// Known implements dockerwatch.Sink.
+func (watchSink) Known(map[network.ID]bool) {}

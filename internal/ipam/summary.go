@@ -1,0 +1,63 @@
+package ipam
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Summary says how full a pool is.
+type Summary struct {
+	ID      PoolID
+	Prefix  netip.Prefix
+	Range   netip.Prefix
+	Gateway netip.Addr
+	Network string
+	Static  bool
+	// Used and Total count the addresses that can be chosen automatically, those
+	// of Range or, without one, of Prefix: when equal, the next request without
+	// an address fails. Total stops at the largest uint64.
+	Used, Total uint64
+}
+
+// Pools lists every stored pool in order of creation.
+func (r *Registry) Pools() []Summary {
+	var list []Summary
+	for _, p := range r.snapshot() {
+		used, total := p.usage()
+		list = append(list, Summary{
+			ID: p.ID, Prefix: p.Prefix, Range: p.Range, Gateway: p.Gateway,
+			Network: p.Network, Static: p.Static, Used: used, Total: total,
+		})
+	}
+	return list
+}
+
+// Lookup answers one pool with all its addresses, and whether there is such.
+func (r *Registry) Lookup(id PoolID) (Pool, bool) {
+	if e := r.entry(id); e != nil {
+		if p := e.value.Load(); p != nil {
+			return p.clone(), true
+		}
+	}
+	return Pool{}, false
+}
+
+// snapshot is every stored pool in order of creation.
+func (r *Registry) snapshot() []Pool {
+	r.mu.RLock()
+	list := make([]Pool, 0, len(r.pools))
+	for _, e := range r.pools {
+		if p := e.value.Load(); p != nil {
+			list = append(list, *p)
+		}
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(list, bySeq)
+	return list
+}
+
+// clone is for callers outside, who may do with Addrs what they like.
+func (p Pool) clone() Pool {
+	p.Addrs = append(make([]netip.Addr, 0, len(p.Addrs)), p.Addrs...)
+	return p
+}

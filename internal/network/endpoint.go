@@ -1,0 +1,291 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// EndpointRequest is a CreateEndpoint call, decoded.
+type EndpointRequest struct {
+	Network   ID
+	ID        EndpointID
+	MAC       string         // empty: ours to choose
+	Addrs     []netip.Prefix // as booked by the IPAM driver
+	Options   map[string]string
+	Published int // ports that -p asks this endpoint to publish
+}
+
+// CreateEndpoint enters an endpoint and returns it. Nothing is made yet: dockerd
+// holds its own lock for the whole network here and takes none in Join. The same
+// request again returns the same endpoint. On an error nothing stays.
+func (m *Manager) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoint, error) {
+	ep, err := m.createEndpoint(ctx, req)
+	if err != nil {
+		return Endpoint{}, fmt.Errorf("cannot attach to network %s: %w", req.Network.Short(), err)
+	}
+	return ep, nil
+}
+
+func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endpoint, error) {
+	e, err := m.lookup(req.Network)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	n := e.value()
+	if n.Phase != PhaseActive {
+		return Endpoint{}, fmt.Errorf("the network is %s", n.Phase)
+	}
+	if old, ok := n.Endpoints[req.ID]; ok {
+		if old.Phase == PhaseDeleting {
+			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
+		}
+		return old, nil
+	}
+	ep, err := newEndpoint(n, req)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	ep.Changed, ep.Rev = m.now().UTC(), m.rev.Add(1)
+	if err := m.enter(ctx, e, ep); err != nil {
+		return Endpoint{}, err
+	}
+	return ep, nil
+}
+
+// newEndpoint checks the request against the network.
+func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
+	ipv6 := false
+	for _, a := range req.Addrs {
+		ipv6 = ipv6 || a.Addr().Is6()
+	}
+	att, err := ParseAttachment(req.Options, ipv6)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if req.Published > 0 {
+		if err := refusePublish(n); err != nil {
+			return Endpoint{}, err
+		}
+	}
+	ep := Endpoint{
+		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
+		VLAN: att.VLAN, MTU: att.MTU, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
+	}
+	if ep.MAC == "" {
+		ep.MAC = macFor(ep.ID, 0).String()
+		return ep, nil
+	}
+	mac, err := net.ParseMAC(ep.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return Endpoint{}, fmt.Errorf("--mac-address %q: allowed is a unicast MAC of 6 bytes, such as 02:42:ac:11:00:02", ep.MAC)
+	}
+	ep.MAC = mac.String()
+	return ep, nil
+}
+
+// refusePublish refuses -p where it would silently do nothing.
+func refusePublish(n Network) error {
+	const advice = "connect the container to a network with gateway_mode=docker first, or leave out -p"
+	switch {
+	case n.Config.Internal:
+		return fmt.Errorf("published ports (-p) would be ignored: the network is --internal; %s", advice)
+	case n.Config.Gateway != GatewayDocker:
+		return fmt.Errorf("published ports (-p) would be ignored: the network has gateway_mode=%s; %s", n.Config.Gateway, advice)
+	}
+	return nil
+}
+
+// enter occupies the segment, stores the endpoint and shows it, or does nothing.
+func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
+	n := e.value()
+	evicted, err := m.occupy(n, ep)
+	if err != nil {
+		return err
+	}
+	for _, id := range evicted {
+		m.log.WarnContext(ctx, "removing an endpoint that Docker forgot", "nid", n.ID, "eid", id)
+		m.kill(e, id)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	err = m.store.PutEndpoint(ep, true)
+	if err == nil && ctx.Err() != nil {
+		// The caller is gone and will not send DeleteEndpoint.
+		err = errors.Join(context.Cause(ctx), m.store.DeleteEndpoint(ep))
+	}
+	if err != nil {
+		m.vacate(n, ep)
+		return fmt.Errorf("cannot store endpoint %s: %w", ep.ID.Short(), err)
+	}
+	n = e.value().WithEndpoint(ep)
+	e.cur.Store(&n)
+	return nil
+}
+
+// kill marks an endpoint deleting and leaves the rest to the repair loop.
+func (m *Manager) kill(e *entry, id EndpointID) {
+	n := e.value()
+	ep, ok := n.Endpoints[id]
+	if !ok {
+		return
+	}
+	m.vacate(n, ep)
+	if err := m.changeEndpoint(e, id, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
+		m.log.Warn("cannot remove endpoint", "nid", n.ID, "eid", id, "err", err)
+	}
+	m.repair.add(n.ID, 0)
+}
+
+// JoinRequest is a Join call, decoded.
+type JoinRequest struct {
+	Network   ID
+	ID        EndpointID
+	Sandbox   string
+	Published int // ports that -p asks the container, not this endpoint, to publish
+	// Alone tells that the container has no other interface as far as can be
+	// seen, so that nobody else can publish its ports.
+	Alone bool
+}
+
+// Joined is what dockerd has to do with the link.
+type Joined struct {
+	Link           string // in dockerd's namespace
+	Gateway        netip.Addr
+	Gateway6       netip.Addr
+	DisableGateway bool
+}
+
+// Join makes the endpoint's port and returns when it is proved to work: the
+// switch has taken it and the device is there. On an error the endpoint is
+// removed again; dockerd may send Leave and DeleteEndpoint, which then find
+// nothing to do.
+func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
+	e, err := m.lookup(req.Network)
+	if err != nil {
+		return Joined{}, fmt.Errorf("cannot attach to network %s: %w", req.Network.Short(), err)
+	}
+	n := e.value()
+	ep, ok := n.Endpoints[req.ID]
+	if !ok || ep.Phase == PhaseDeleting {
+		return Joined{}, fmt.Errorf("cannot attach to %s: endpoint %s is unknown or was removed", n.Title(), req.ID.Short())
+	}
+	if err := m.join(ctx, e, ep, req); err != nil {
+		m.unjoin(ctx, e, ep)
+		return Joined{}, fmt.Errorf("cannot attach endpoint %s to %s: %w", ep.ID.Short(), n.Title(), err)
+	}
+	_, peer := ep.ID.Links()
+	j := Joined{Link: peer}
+	switch {
+	case n.Config.Internal:
+	case n.Config.Gateway == GatewayNone:
+		j.DisableGateway = true
+	case n.Config.Gateway == GatewayExternal:
+		for _, s := range n.Subnets {
+			if s.Gateway.Is4() {
+				j.Gateway = s.Gateway
+			} else {
+				j.Gateway6 = s.Gateway
+			}
+		}
+	}
+	return j, nil
+}
+
+func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinRequest) error {
+	// An internal network hides -p from CreateEndpoint, so it is looked at here,
+	// where dockerd names the ports of the whole container.
+	if n := e.value(); req.Published > 0 && n.Config.Internal && req.Alone && !m.publishes(req.Sandbox, ep.ID) {
+		return refusePublish(n)
+	}
+	err := m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) {
+		if ep.Phase == PhaseCreated {
+			ep.Phase = PhaseJoining
+		}
+		ep.Sandbox = req.Sandbox
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.fabric.Ready(ctx); err != nil {
+		return err
+	}
+	if err := m.applyFor(ctx, e, ep.ID); err != nil {
+		return err
+	}
+	// A power cut ends the sandbox as well, so nothing here needs a sync.
+	return m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) {
+		if ep.Phase == PhaseJoining {
+			ep.Phase = PhaseJoined
+		}
+	})
+}
+
+// publishes tells whether another endpoint of ours in the same sandbox serves
+// published ports.
+func (m *Manager) publishes(sandbox string, but EndpointID) bool {
+	for _, n := range m.Networks() {
+		if n.Config.Internal || n.Config.Gateway != GatewayDocker {
+			continue
+		}
+		for _, ep := range n.Endpoints {
+			if ep.Sandbox == sandbox && ep.ID != but && ep.Phase != PhaseDeleting {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// unjoin takes back a Join that failed: at once if the fabric is there, else
+// the tombstone waits for it.
+func (m *Manager) unjoin(ctx context.Context, e *entry, ep Endpoint) {
+	m.kill(e, ep.ID)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := m.applyFor(ctx, e, ep.ID); err != nil {
+		m.log.WarnContext(ctx, "rollback goes on in the background", "nid", ep.Network, "eid", ep.ID, "err", err)
+	}
+}
+
+// Leave detaches the endpoint's port; its link is still in the container.
+// Unknown is success.
+func (m *Manager) Leave(ctx context.Context, id ID, eid EndpointID) error {
+	e := m.entry(id)
+	if e == nil {
+		return nil
+	}
+	return m.changeEndpoint(e, eid, false, func(ep *Endpoint) {
+		if ep.Phase == PhaseJoined || ep.Phase == PhaseJoining {
+			ep.Phase = PhaseCreated
+			ep.Sandbox = ""
+		}
+	})
+}
+
+// DeleteEndpoint removes an endpoint with its port and link. Unknown is
+// success. Docker ignores an error of this call and gives the address away, so
+// what cannot be finished now becomes the repair loop's work.
+func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) error {
+	e := m.entry(id)
+	if e == nil {
+		return nil
+	}
+	n := e.value()
+	ep, ok := n.Endpoints[eid]
+	if !ok {
+		return nil
+	}
+	m.vacate(n, ep)
+	if err := m.changeEndpoint(e, eid, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
+		return fmt.Errorf("cannot delete endpoint %s: %w", eid.Short(), err)
+	}
+	if err := m.applyFor(ctx, e, eid); err != nil {
+		m.log.WarnContext(ctx, "endpoint removal goes on in the background", "nid", id, "eid", eid, "err", err)
+		m.repair.add(id, time.Second)
+	}
+	return nil
+}

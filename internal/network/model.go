@@ -1,0 +1,292 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// ID names a network: 64 hex digits from a local Docker, 25 base-36 digits
+// from a swarm.
+type ID string
+
+// EndpointID names one attachment of a container to a network. Docker makes a
+// new one at every start of a container, so names derived from it are never
+// reused.
+type EndpointID string
+
+// Short is the form for messages.
+func (id ID) Short() string { return short(string(id)) }
+
+// Short is the form for messages.
+func (id EndpointID) Short() string { return short(string(id)) }
+
+func short(s string) string {
+	if len(s) > 12 {
+		return s[:12]
+	}
+	return s
+}
+
+// Phase says how far a network or an endpoint is in its life.
+type Phase string
+
+// A network is creating until Docker is about to be told that it exists, then
+// active. An endpoint is created, joining while its port is being made, joined
+// once it was proved to work. Both end as deleting: a tombstone that lives
+// until nothing of it is left.
+//
+// Creating and joining found at start mean that the call died with its process
+// and that Docker was told of a failure: they are undone.
+const (
+	PhaseCreating Phase = "creating"
+	PhaseActive   Phase = "active"
+	PhaseCreated  Phase = "created"
+	PhaseJoining  Phase = "joining"
+	PhaseJoined   Phase = "joined"
+	PhaseDeleting Phase = "deleting"
+)
+
+// Subnet is one address pool of a network as Docker gave it.
+type Subnet struct {
+	Prefix  netip.Prefix `json:"prefix"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
+	Space   string       `json:"space,omitempty"` // address space of the IPAM driver
+}
+
+// Network is the desired state of one network with all its endpoints. It is a
+// value: a change makes a new one (With…, Without…), so a reader may keep what
+// it was given.
+type Network struct {
+	ID         ID        `json:"id"`
+	Name       string    `json:"name,omitempty"` // known only from Docker's events
+	Config     Config    `json:"config"`
+	Subnets    []Subnet  `json:"subnets,omitempty"`
+	Phase      Phase     `json:"phase"`
+	OwnsBridge bool      `json:"owns_bridge"`        // the bridge is ours to remove with its last network
+	Enforced   bool      `json:"enforced,omitempty"` // our IPAM driver refuses containers without an address (ipam=static)
+	Created    time.Time `json:"created"`
+
+	Endpoints map[EndpointID]Endpoint `json:"-"` // stored one by one
+	Rev       uint64                  `json:"-"` // differs whenever anything but Endpoints does
+}
+
+// Endpoint is the desired state of one attachment.
+type Endpoint struct {
+	ID          EndpointID        `json:"id"`
+	Network     ID                `json:"network"`
+	MAC         string            `json:"mac"`
+	Addrs       []netip.Prefix    `json:"addrs,omitempty"`
+	VLAN        *uint16           `json:"vlan,omitempty"` // of this attachment only; 0 is untagged
+	MTU         int               `json:"mtu,omitempty"`  // of this attachment only
+	ExternalIDs map[string]string `json:"external_ids,omitempty"`
+	Sandbox     string            `json:"sandbox,omitempty"` // path of the container's network namespace
+	Phase       Phase             `json:"phase"`
+	Changed     time.Time         `json:"changed"` // when Phase was entered
+
+	ContainerID   string `json:"container_id,omitempty"` // from Docker's events, may stay empty
+	ContainerName string `json:"container_name,omitempty"`
+
+	Rev uint64 `json:"-"` // differs whenever anything else does
+}
+
+// Title names the endpoint for a person: by its container where that is known.
+func (e Endpoint) Title() string {
+	if e.ContainerName != "" {
+		return "container " + e.ContainerName
+	}
+	return "endpoint " + e.ID.Short()
+}
+
+// WithEndpoint returns a copy of n in which e replaces or joins the endpoints.
+func (n Network) WithEndpoint(e Endpoint) Network {
+	eps := maps.Clone(n.Endpoints)
+	if eps == nil {
+		eps = make(map[EndpointID]Endpoint, 1)
+	}
+	eps[e.ID] = e
+	n.Endpoints = eps
+	return n
+}
+
+// WithoutEndpoint returns a copy of n that lacks id.
+func (n Network) WithoutEndpoint(id EndpointID) Network {
+	n.Endpoints = maps.Clone(n.Endpoints)
+	delete(n.Endpoints, id)
+	return n
+}
+
+// Port is what the fabric has to make of an endpoint, the network's options
+// and the attachment's own merged.
+type Port struct {
+	VLAN        uint16 // 0 is untagged
+	MTU         int
+	ExternalIDs map[string]string
+}
+
+// External_ids keys that the driver writes itself. A user may not give them.
+const (
+	KeyOwner         = "owner"
+	KeyNetworkID     = "network_id"
+	KeyNetworkName   = "network_name"
+	KeyEndpointID    = "endpoint_id"
+	KeyTenantID      = "tenant_id"
+	KeyContainerID   = "container_id"
+	KeyContainerName = "container_name"
+	KeyAttachedMAC   = "attached-mac" // Open vSwitch's own name for it
+
+	// Owner is the value of KeyOwner on every row this driver made.
+	Owner = "ovs-container-network"
+)
+
+// Port returns the port that e needs on n. External_ids whose value is not
+// known (yet) are left out, never written empty.
+func (n Network) Port(e Endpoint) Port {
+	p := Port{VLAN: n.Config.VLAN, MTU: n.Config.MTU, ExternalIDs: n.RowIDs()}
+	if e.VLAN != nil {
+		p.VLAN = *e.VLAN
+	}
+	if e.MTU != 0 {
+		p.MTU = e.MTU
+	}
+	maps.Copy(p.ExternalIDs, e.ExternalIDs)
+	p.ExternalIDs[KeyEndpointID] = string(e.ID)
+	for k, v := range map[string]string{KeyContainerID: e.ContainerID, KeyContainerName: e.ContainerName} {
+		if v != "" {
+			p.ExternalIDs[k] = v
+		}
+	}
+	return p
+}
+
+// RowIDs are the external_ids of every row made for n: the owner, the network,
+// the tenant and the user's own.
+func (n Network) RowIDs() map[string]string {
+	ids := map[string]string{}
+	maps.Copy(ids, n.Config.ExternalIDs)
+	ids[KeyOwner] = Owner
+	ids[KeyNetworkID] = string(n.ID)
+	if n.Name != "" {
+		ids[KeyNetworkName] = n.Name
+	}
+	if n.Config.TenantID != "" {
+		ids[KeyTenantID] = n.Config.TenantID
+	}
+	return ids
+}
+
+// Title names the network for a person.
+func (n Network) Title() string {
+	if n.Name != "" {
+		return "network " + n.Name
+	}
+	return "network " + n.ID.Short()
+}
+
+// SortedEndpoints returns the endpoints ordered by id.
+func (n Network) SortedEndpoints() []Endpoint {
+	return slices.SortedFunc(maps.Values(n.Endpoints), func(a, b Endpoint) int {
+		return compare(a.ID, b.ID)
+	})
+}
+
+func compare[T ~string](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Fabric makes networks real. Every method may be called again with the same
+// argument, at any time, and is then harmless.
+type Fabric interface {
+	// Ready waits until the switch can be reached, within the fabric's own
+	// budget: long while it has never been seen since the start, short after.
+	Ready(ctx context.Context) error
+
+	// Plan completes cfg against what is there: default bridge, automatic VLAN,
+	// ownership. It only reads and never waits. others are all networks known,
+	// those being created included.
+	Plan(cfg Config, others []Network) (Plan, error)
+
+	// Apply makes reality equal n with all its endpoints. The error says which
+	// endpoints failed if it is an *ApplyError; any other error means all.
+	// Apply is called for one network by one caller at a time.
+	Apply(ctx context.Context, n Network) error
+
+	// Remove takes away what is left of n: its ports and, when keepBridge is
+	// false and nobody else has a port on it, the bridge it owns.
+	Remove(ctx context.Context, n Network, keepBridge bool) error
+
+	// Prune removes what carries this driver's mark and belongs to nothing in
+	// keep, unless a running container still uses it or spare says that its
+	// record could not be read.
+	Prune(ctx context.Context, keep []Network, spare func(ID, EndpointID) bool) error
+
+	// Observe reports the state of n as seen now. It only reads.
+	Observe(n Network) Status
+}
+
+// Plan is what Fabric.Plan found out.
+type Plan struct {
+	Config     Config
+	OwnsBridge bool
+}
+
+// ApplyError tells which endpoints could not be made real.
+type ApplyError struct {
+	Endpoints map[EndpointID]error
+}
+
+func (e *ApplyError) Error() string {
+	for id, err := range e.Endpoints {
+		if len(e.Endpoints) == 1 {
+			return fmt.Sprintf("endpoint %s: %v", id.Short(), err)
+		}
+		return fmt.Sprintf("%d endpoints failed, one of them %s: %v", len(e.Endpoints), id.Short(), err)
+	}
+	return "no endpoint failed"
+}
+
+// Status is what a fabric observes of one network.
+type Status struct {
+	Health    string                        `json:"health"` // ok, degraded
+	Problems  []string                      `json:"problems,omitempty"`
+	Datapath  string                        `json:"datapath,omitempty"` // system, netdev
+	Endpoints map[EndpointID]EndpointStatus `json:"endpoints,omitempty"`
+}
+
+// EndpointStatus is what a fabric observes of one endpoint.
+type EndpointStatus struct {
+	Port   string `json:"port"`
+	OFPort int    `json:"ofport"`
+	Linked bool   `json:"linked"` // the host end of its link exists
+	Health string `json:"health"` // ok, degraded, detached
+	Reason string `json:"reason,omitempty"`
+}
+
+// Damage is a record that could not be read. What it describes is reported,
+// left alone and never pruned.
+type Damage struct {
+	Path     string
+	Network  ID
+	Endpoint EndpointID // empty: the network's own record
+	Err      error
+}
+
+// Store keeps desired state. Put… returns after the record can no longer be
+// lost by a crash of this process; with sync, nor by a power cut. Records that
+// could not be read at start are reported by the store itself and never
+// overwritten.
+type Store interface {
+	PutNetwork(n Network, sync bool) error
+	PutEndpoint(e Endpoint, sync bool) error
+	DeleteNetwork(id ID) error       // absent is success
+	DeleteEndpoint(e Endpoint) error // absent is success
+}

@@ -1,0 +1,288 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Times of the repair loop. Repair is driven by events; the safety net only
+// catches an event that was lost.
+const (
+	repairWorkers  = 4
+	repairDelay    = 200 * time.Millisecond // lets the events of one change come together
+	repairMaxDelay = time.Minute
+	safetyNet      = 5 * time.Minute
+	sweepEvery     = 10 * time.Second
+
+	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
+	goneGrace     = 20 * time.Second // sandbox and link gone: nobody will tell us any more
+	lostGrace     = 5 * time.Minute  // sandbox gone, link still here
+)
+
+// repairQueue holds the networks to look at, each with the earliest time.
+type repairQueue struct {
+	mu   sync.Mutex
+	due  map[ID]time.Time
+	wake chan struct{} // capacity 1
+}
+
+func (q *repairQueue) init() {
+	q.due = make(map[ID]time.Time)
+	q.wake = make(chan struct{}, 1)
+}
+
+// add asks for a repair of id after delay, or sooner if it is asked for already.
+func (q *repairQueue) add(id ID, delay time.Duration) {
+	at := time.Now().Add(max(delay, repairDelay))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if old, ok := q.due[id]; ok && old.Before(at) {
+		return
+	}
+	q.due[id] = at
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the networks that are due, and how long until the next is.
+func (q *repairQueue) take() (ids []ID, wait time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	wait = time.Hour
+	now := time.Now()
+	for id, at := range q.due {
+		if left := at.Sub(now); left > 0 {
+			wait = min(wait, left)
+			continue
+		}
+		ids = append(ids, id)
+		delete(q.due, id)
+	}
+	return ids, wait
+}
+
+// Dirty asks for a repair of networks whose reality may have changed. No ids
+// means all of them.
+func (m *Manager) Dirty(ids ...ID) {
+	if len(ids) == 0 {
+		for _, n := range m.Networks() {
+			m.repair.add(n.ID, 0)
+		}
+		return
+	}
+	for _, id := range ids {
+		m.repair.add(id, 0)
+	}
+}
+
+// Run repairs until ctx ends, and returns when every Apply has ended.
+func (m *Manager) Run(ctx context.Context) error {
+	m.undoInterrupted(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.runRepairs(ctx) })
+	g.Go(func() error { return m.runSweeps(ctx) })
+	err := g.Wait()
+	m.rounds.Wait()
+	return err
+}
+
+// undoInterrupted marks for removal what was being made when the last process
+// died: Docker was told that it failed.
+func (m *Manager) undoInterrupted(ctx context.Context) {
+	for _, n := range m.Networks() {
+		e := m.entry(n.ID)
+		if n.Phase == PhaseCreating {
+			m.log.InfoContext(ctx, "undoing an interrupted network create", "nid", n.ID)
+			if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
+				m.log.WarnContext(ctx, "cannot undo", "nid", n.ID, "err", err)
+			}
+		}
+		for _, ep := range n.Endpoints {
+			if ep.Phase == PhaseJoining {
+				m.log.InfoContext(ctx, "undoing an interrupted attachment", "nid", n.ID, "eid", ep.ID)
+				m.kill(e, ep.ID)
+			}
+		}
+	}
+}
+
+func (m *Manager) runRepairs(ctx context.Context) error {
+	var workers errgroup.Group
+	workers.SetLimit(repairWorkers)
+	defer workers.Wait() //nolint:errcheck // the workers return no error
+	failures := &failureLog{last: make(map[ID]string), count: make(map[ID]int)}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.repair.wake:
+		case <-timer.C:
+		}
+		ids, wait := m.repair.take()
+		for _, id := range ids {
+			workers.Go(func() error {
+				m.repairOne(ctx, id, failures)
+				return nil
+			})
+		}
+		timer.Reset(wait)
+	}
+}
+
+// failureLog remembers what went wrong last, so that a fault that stays is
+// logged once and tried ever more rarely.
+type failureLog struct {
+	mu    sync.Mutex
+	last  map[ID]string
+	count map[ID]int
+}
+
+// note returns whether err is news, and the time to wait before the next try.
+func (f *failureLog) note(id ID, err error) (news bool, wait time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil {
+		news = f.last[id] != ""
+		delete(f.last, id)
+		delete(f.count, id)
+		return news, 0
+	}
+	news = f.last[id] != err.Error()
+	f.last[id] = err.Error()
+	f.count[id]++
+	wait = min(repairMaxDelay, time.Second<<min(f.count[id]-1, 6))
+	return news, wait
+}
+
+func (m *Manager) repairOne(ctx context.Context, id ID, failures *failureLog) {
+	e := m.entry(id)
+	if e == nil {
+		failures.note(id, nil)
+		return
+	}
+	var err error
+	if e.value().Phase == PhaseDeleting {
+		err = m.finishNetwork(ctx, e)
+	} else {
+		err = m.apply(ctx, e)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	news, wait := failures.note(id, err)
+	switch {
+	case err != nil:
+		m.repair.add(id, wait)
+		if news {
+			m.log.Warn("network is not as it should be", "nid", id, "err", err)
+		}
+	case news:
+		m.log.Info("network is in order again", "nid", id)
+	}
+}
+
+// runSweeps looks for endpoints that died without Docker telling us, and now
+// and then has everything looked at.
+func (m *Manager) runSweeps(ctx context.Context) error {
+	gone := make(map[EndpointID]time.Time)
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	net := time.NewTimer(jitter(sweepEvery))
+	defer net.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			m.sweep(gone)
+		case <-net.C:
+			net.Reset(jitter(safetyNet))
+			m.Dirty()
+			if err := m.prune(ctx); err != nil {
+				m.log.Debug("prune", "err", err)
+			}
+		}
+	}
+}
+
+func jitter(d time.Duration) time.Duration {
+	return d + rand.N(d/5)
+}
+
+func (m *Manager) prune(ctx context.Context) error {
+	spare := func(id ID, eid EndpointID) bool {
+		return slices.ContainsFunc(m.damaged, func(d Damage) bool {
+			return d.Network == id && (d.Endpoint == "" || d.Endpoint == eid)
+		})
+	}
+	if err := m.fabric.Prune(ctx, m.Networks(), spare); err != nil {
+		return fmt.Errorf("cannot look for leftovers: %w", err)
+	}
+	return nil
+}
+
+// sweep removes endpoints whose container is gone for longer than any start or
+// stop takes. gone remembers since when.
+func (m *Manager) sweep(gone map[EndpointID]time.Time) {
+	now := m.now()
+	seen := make(map[EndpointID]bool)
+	for _, n := range m.Networks() {
+		if n.Phase != PhaseActive {
+			continue
+		}
+		for _, ep := range n.Endpoints {
+			reason := m.deadReason(n, ep)
+			if reason == "" {
+				continue
+			}
+			seen[ep.ID] = true
+			if _, known := gone[ep.ID]; !known {
+				gone[ep.ID] = now
+			}
+			if now.Sub(gone[ep.ID]) < m.grace(n, ep) {
+				continue
+			}
+			m.log.Info("removing an endpoint that nobody uses any more", "nid", n.ID, "eid", ep.ID, "reason", reason)
+			m.kill(m.entry(n.ID), ep.ID)
+		}
+	}
+	for id := range gone {
+		if !seen[id] {
+			delete(gone, id)
+		}
+	}
+}
+
+// deadReason says why ep looks dead, empty if it does not.
+func (m *Manager) deadReason(_ Network, ep Endpoint) string {
+	switch ep.Phase {
+	case PhaseCreated:
+		return "never joined"
+	case PhaseJoined:
+		if alive, known := m.alive(ep.Sandbox); known && !alive {
+			return "its sandbox is gone"
+		}
+	}
+	return ""
+}
+
+// grace is how long an endpoint must look dead before it is taken for dead.
+func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
+	if ep.Phase == PhaseCreated {
+		return unjoinedGrace
+	}
+	if m.fabric.Observe(n).Endpoints[ep.ID].Linked {
+		return lostGrace
+	}
+	return goneGrace
+}

@@ -1,0 +1,74 @@
+package network
+
+import "time"
+
+// Report is a network for a person: what is wanted and what is there.
+type Report struct {
+	ID       ID               `json:"id"`
+	Name     string           `json:"name,omitempty"`
+	Bridge   string           `json:"bridge"`
+	VLAN     string           `json:"vlan"` // a number or none
+	VLANMode VLANMode         `json:"vlan_mode"`
+	MTU      int              `json:"mtu"`
+	Gateway  GatewayMode      `json:"gateway_mode"`
+	IPAM     IPAMMode         `json:"ipam"`
+	Tenant   string           `json:"tenant_id,omitempty"`
+	Internal bool             `json:"internal,omitempty"`
+	Subnets  []Subnet         `json:"subnets,omitempty"`
+	Phase    Phase            `json:"phase"`
+	Owned    bool             `json:"owns_bridge"`
+	Created  time.Time        `json:"created"`
+	Datapath string           `json:"datapath,omitempty"`
+	Health   string           `json:"health"`
+	Problems []string         `json:"problems,omitempty"`
+	Notes    []string         `json:"notes,omitempty"`
+	Ends     []EndpointReport `json:"endpoints"`
+}
+
+// EndpointReport is an endpoint for a person.
+type EndpointReport struct {
+	ID          EndpointID        `json:"id"`
+	Container   string            `json:"container,omitempty"`
+	ContainerID string            `json:"container_id,omitempty"`
+	MAC         string            `json:"mac"`
+	Addrs       []string          `json:"addresses,omitempty"`
+	VLAN        string            `json:"vlan"`
+	MTU         int               `json:"mtu"`
+	ExternalIDs map[string]string `json:"external_ids,omitempty"`
+	Phase       Phase             `json:"phase"`
+	EndpointStatus
+}
+
+// Reports returns all networks as they are wanted and observed now.
+func (m *Manager) Reports() []Report {
+	reports := []Report{}
+	for _, n := range m.Networks() {
+		reports = append(reports, m.report(n))
+	}
+	return reports
+}
+
+func (m *Manager) report(n Network) Report {
+	seen := m.fabric.Observe(n)
+	r := Report{
+		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode,
+		MTU: n.Config.MTU, Gateway: n.Config.Gateway, IPAM: n.Config.IPAM, Tenant: n.Config.TenantID,
+		Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
+		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Ends: []EndpointReport{},
+	}
+	if n.Config.IPAM == IPAMStatic && !n.Enforced {
+		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
+	}
+	for _, ep := range n.SortedEndpoints() {
+		p := n.Port(ep)
+		e := EndpointReport{
+			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
+			VLAN: vlanText(p.VLAN), MTU: p.MTU, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
+		}
+		for _, a := range ep.Addrs {
+			e.Addrs = append(e.Addrs, a.String())
+		}
+		r.Ends = append(r.Ends, e)
+	}
+	return r
+}

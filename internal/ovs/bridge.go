@@ -1,0 +1,307 @@
+package ovs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
+)
+
+// Default bridges: the second where OVN runs the first.
+const (
+	defaultBridge  = "br-int"
+	fallbackBridge = "br-docker"
+)
+
+// keyRestored marks a bridge of others that was lost with the database and that
+// this driver made again.
+const keyRestored = "restored-by"
+
+// Plan implements network.Fabric.
+func (f *Fabric) Plan(cfg network.Config, others []network.Network) (network.Plan, error) {
+	v, err := f.db.View()
+	if err != nil {
+		return network.Plan{}, err
+	}
+	r := root(v)
+	if r == nil {
+		return network.Plan{}, fmt.Errorf("database Open_vSwitch is empty")
+	}
+	integration := integrationBridge(r)
+	if cfg.Bridge == "" {
+		cfg.Bridge = defaultBridge
+		if integration == defaultBridge || ovnHas(findBridge(v, defaultBridge)) {
+			cfg.Bridge = fallbackBridge
+		}
+	}
+	b := findBridge(v, cfg.Bridge)
+	if cfg.Bridge == integration || ovnHas(b) {
+		return network.Plan{}, fmt.Errorf("option bridge=%q: this is OVN's integration bridge, which drops what OVN does not know; allowed is any other bridge, such as %s", cfg.Bridge, fallbackBridge)
+	}
+	if b == nil {
+		if err := f.checkFree(v, cfg.Bridge); err != nil {
+			return network.Plan{}, err
+		}
+	}
+	if cfg, err = planVLAN(f, v, b, cfg, others); err != nil {
+		return network.Plan{}, err
+	}
+	return network.Plan{Config: cfg, OwnsBridge: b == nil || ours(b.ExternalIDs)}, nil
+}
+
+// integrationBridge returns the name of OVN's bridge, empty where no OVN is
+// configured (ovn-controller(8)).
+func integrationBridge(r *openVSwitch) string {
+	if r.ExternalIDs["ovn-remote"] == "" {
+		return ""
+	}
+	if name := r.ExternalIDs["ovn-bridge"]; name != "" {
+		return name
+	}
+	return defaultBridge
+}
+
+// ovnHas tells whether ovn-controller has taken a bridge over: it keeps its
+// notes in the bridge's external_ids.
+func ovnHas(b *bridge) bool {
+	if b == nil {
+		return false
+	}
+	for k := range b.ExternalIDs {
+		if strings.HasPrefix(k, "ovn-") || strings.HasPrefix(k, "ct-zone-") {
+			return true
+		}
+	}
+	return false
+}
+
+// checkFree refuses a new bridge whose name something else has.
+func (f *Fabric) checkFree(v ovsdb.View, name string) error {
+	if p := findPort(v, name); p != nil {
+		return fmt.Errorf("option bridge=%q: a port of that name exists on another Open vSwitch bridge; choose another name", name)
+	}
+	info, ok, err := f.links.Get(name)
+	if err != nil {
+		return err
+	}
+	if ok {
+		return fmt.Errorf("option bridge=%q: a network device of that name exists (%s) and is not an Open vSwitch bridge; choose another name", name, info.Kind)
+	}
+	return nil
+}
+
+// ensureBridge returns the network's bridge, made if it is missing, with the
+// view that shows it. It returns nil for a network that no longer needs one.
+func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, ovsdb.View, error) {
+	v, err := f.db.View()
+	if err != nil {
+		return nil, v, err
+	}
+	b := findBridge(v, n.Config.Bridge)
+	if b != nil && deref(b.DatapathID) != "" || n.Phase == network.PhaseDeleting {
+		return b, v, nil
+	}
+	r := root(v)
+	if r == nil {
+		return nil, v, fmt.Errorf("database Open_vSwitch is empty")
+	}
+	target := 0
+	if b == nil {
+		sealed, err := f.db.Commit(ctx, f.newBridge(r, n), reconfigure(r))
+		if err != nil {
+			// Another network may have made it in the same moment.
+			if b = findBridge(v, n.Config.Bridge); b == nil {
+				return nil, v, fmt.Errorf("cannot make bridge %s: %w", n.Config.Bridge, err)
+			}
+		} else {
+			target = nextCfg(sealed)
+			f.log.Info("bridge made", "bridge", n.Config.Bridge, "owned", n.OwnsBridge)
+		}
+	}
+	err = f.taken(ctx, target, func(v ovsdb.View) bool {
+		b = findBridge(v, n.Config.Bridge)
+		return b != nil && deref(b.DatapathID) != ""
+	})
+	switch {
+	case err != nil:
+		return nil, v, fmt.Errorf("bridge %s is not ready: %w", n.Config.Bridge, err)
+	case b == nil:
+		return nil, v, fmt.Errorf("bridge %s vanished while it was being made", n.Config.Bridge)
+	case deref(b.DatapathID) == "":
+		return nil, v, fmt.Errorf("bridge %s is not ready: ovs-vswitchd could not make it with datapath_type=%q (see ovs-vswitchd.log)", b.Name, b.DatapathType)
+	}
+	return b, v, nil
+}
+
+// newBridge inserts the network's bridge, with the mark if it is to be ours. A
+// bridge of others that was lost is made again so that containers talk, and
+// stays theirs.
+func (f *Fabric) newBridge(r *openVSwitch, n network.Network) []ovsdb.Operation {
+	ids := map[string]string{keyRestored: network.Owner}
+	if n.OwnsBridge {
+		ids = map[string]string{network.KeyOwner: network.Owner}
+	}
+	return addBridge(r, n.Config.Bridge, f.datapath(r), ids)
+}
+
+// datapath is the type for a new bridge: the kernel's where it is there. That
+// ovs-vswitchd lists a type does not say that it works (it always lists
+// system), so the kernel is asked.
+func (f *Fabric) datapath(r *openVSwitch) string {
+	if f.links.HasKernelDatapath() && (len(r.DatapathTypes) == 0 || slices.Contains(r.DatapathTypes, system)) {
+		return system
+	}
+	return netdev
+}
+
+// Remove implements network.Fabric.
+func (f *Fabric) Remove(ctx context.Context, n network.Network, keepBridge bool) error {
+	v, err := f.db.View()
+	if err != nil {
+		return err
+	}
+	b := findBridge(v, n.Config.Bridge)
+	if b == nil {
+		return nil
+	}
+	var ops []ovsdb.Operation
+	for _, p := range portsOf(v, b) {
+		if ours(p.ExternalIDs) && p.ExternalIDs[network.KeyNetworkID] == string(n.ID) {
+			ops = append(ops, delPort(b, p.UUID))
+		}
+	}
+	if len(ops) > 0 {
+		if _, err := f.db.Commit(ctx, ops, nil); err != nil {
+			return err
+		}
+	}
+	if keepBridge || !n.OwnsBridge {
+		return nil
+	}
+	return f.removeBridge(ctx, n.Config.Bridge)
+}
+
+// removeBridge removes a bridge that carries our mark and has no port left.
+func (f *Fabric) removeBridge(ctx context.Context, name string) error {
+	v, err := f.db.View()
+	if err != nil {
+		return err
+	}
+	b, r := findBridge(v, name), root(v)
+	if b == nil || r == nil || !ours(b.ExternalIDs) || ovnHas(b) || len(portsOf(v, b)) > 0 {
+		return nil
+	}
+	sealed, err := f.db.Commit(ctx, delBridge(r, b), reconfigure(r))
+	if err != nil {
+		return fmt.Errorf("cannot remove bridge %s: %w", name, err)
+	}
+	f.log.Info("bridge removed", "bridge", name)
+	if f.silent.Load() {
+		return nil
+	}
+	if err := f.taken(ctx, nextCfg(sealed), nil); err != nil {
+		f.log.Debug("bridge removal not yet seen by ovs-vswitchd", "bridge", name, "err", err)
+	}
+	return nil
+}
+
+// leftoverGrace is how long something must look like a leftover before it is
+// removed: never on the strength of one look.
+const leftoverGrace = 30 * time.Second
+
+// Prune implements network.Fabric.
+func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) error {
+	v, err := f.db.View()
+	if err != nil {
+		return err
+	}
+	wanted := make(map[string]bool)
+	bridges := make(map[string]bool)
+	for _, n := range keep {
+		bridges[n.Config.Bridge] = true
+		for id := range n.Endpoints {
+			host, _ := id.Links()
+			wanted[host] = true
+		}
+	}
+	all, err := f.links.List()
+	if err != nil {
+		return err
+	}
+	here := make(map[string]bool, len(all))
+	for _, l := range all {
+		here[l.Name] = true
+	}
+	seen := make(map[string]bool)
+	var ops []ovsdb.Operation
+	for _, p := range ovsdb.All[*port](v) {
+		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
+		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) || f.inUse(eid, here) || !f.old("port "+p.Name, seen) {
+			continue
+		}
+		if b := bridgeOf(v, p.UUID); b != nil {
+			f.log.Info("removing a leftover port", "port", p.Name, "bridge", b.Name, "nid", id, "eid", eid)
+			ops = append(ops, delPort(b, p.UUID))
+		}
+	}
+	if len(ops) > 0 {
+		if _, err := f.db.Commit(ctx, ops, nil); err != nil {
+			return err
+		}
+	}
+	for _, l := range all {
+		eid, marked := strings.CutPrefix(l.Alias, network.Owner+" ")
+		id := network.EndpointID(eid)
+		if !marked || wanted[l.Name] || spare("", id) || f.inUse(id, here) || !f.old("link "+l.Name, seen) {
+			continue
+		}
+		f.log.Info("removing a leftover link", "link", l.Name)
+		if err := f.links.Delete(l.Name, l.Alias); err != nil {
+			f.log.Warn("cannot remove a leftover link", "link", l.Name, "err", err)
+		}
+	}
+	for _, b := range ovsdb.All[*bridge](v) {
+		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && len(portsOf(v, b)) == 0 && f.old("bridge "+b.Name, seen) {
+			if err := f.removeBridge(ctx, b.Name); err != nil {
+				f.log.Warn("cannot remove a leftover bridge", "bridge", b.Name, "err", err)
+			}
+		}
+	}
+	f.forget(seen)
+	return f.links.PruneShields(func(host string) bool { return here[host] })
+}
+
+// inUse tells whether a container may still use the endpoint's link: the host
+// end is here and the other end is not, so it is inside a container.
+func (f *Fabric) inUse(id network.EndpointID, here map[string]bool) bool {
+	host, peer := id.Links()
+	return here[host] && !here[peer]
+}
+
+// old notes a suspect and tells whether it has been one for long enough.
+func (f *Fabric) old(what string, seen map[string]bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen[what] = true
+	since, known := f.suspect[what]
+	if !known {
+		f.suspect[what] = time.Now()
+		return false
+	}
+	return time.Since(since) >= leftoverGrace
+}
+
+// forget drops the suspects that were not seen again.
+func (f *Fabric) forget(seen map[string]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for what := range f.suspect {
+		if !seen[what] {
+			delete(f.suspect, what)
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package ovs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/link"
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
+)
+
+// Fabric implements network.Fabric on the Open vSwitch of this host.
+type Fabric struct {
+	db    *ovsdb.DB
+	links *link.Kernel
+	log   *slog.Logger
+	dirty func(...network.ID)
+
+	rooted atomic.Bool // the database was seen initialised
+	served atomic.Bool // ovs-vswitchd was seen taking a change
+	silent atomic.Bool // ovs-vswitchd let the last wait run out
+
+	mu      sync.Mutex // guards the following
+	devices map[string]device
+	settled map[network.EndpointID]settled
+	events  uint64                        // number of events so far
+	touched map[network.EndpointID]uint64 // the last event of an endpoint since it was settled
+	suspect map[string]time.Time          // leftovers, with the time they were first seen
+}
+
+// device is what is known of one host end of ours from link events.
+type device struct{ up bool }
+
+// settled remembers that an endpoint was found in order, and of which revision.
+// Every event that concerns the endpoint forgets it.
+type settled struct{ network, endpoint uint64 }
+
+// New makes a Fabric for the database at endpoint (unix:/path). dirty is told
+// of networks whose reality changed, none meaning all; it must be quick.
+func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...network.ID)) (*Fabric, error) {
+	f := &Fabric{
+		links: links, log: log, dirty: dirty,
+		devices: make(map[string]device),
+		settled: make(map[network.EndpointID]settled),
+		touched: make(map[network.EndpointID]uint64),
+		suspect: make(map[string]time.Time),
+	}
+	db, err := ovsdb.New(ovsdb.Config{
+		Endpoint: endpoint, Database: "Open_vSwitch", Tables: tables(), Log: log,
+		Changed: f.rowChanged, Synced: f.synced,
+	})
+	f.db = db
+	return f, err
+}
+
+// Run keeps the connection to the database and follows the links until ctx ends.
+func (f *Fabric) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.db.Run(ctx) })
+	g.Go(func() error {
+		err := f.links.Watch(ctx, f.linkChanged)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// State tells whether the database is reached, since when, and if not, why.
+func (f *Fabric) State() (connected bool, since time.Time, err error) { return f.db.State() }
+
+// Version is the version that ovs-vswitchd wrote down, empty if unknown.
+func (f *Fabric) Version() string {
+	v, err := f.db.View()
+	if err != nil {
+		return ""
+	}
+	if r := root(v); r != nil && r.Version != nil {
+		return *r.Version
+	}
+	return ""
+}
+
+// Ready implements network.Fabric: the database answers and is initialised.
+func (f *Fabric) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, f.db.Budget(f.rooted.Load()))
+	defer cancel()
+	err := f.db.Wait(ctx, func(v ovsdb.View) (bool, error) { return root(v) != nil, nil })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("database Open_vSwitch at %s is empty: Open vSwitch has not been started (ovs-vsctl init)", f.db.Endpoint())
+	}
+	if err == nil {
+		f.rooted.Store(true)
+	}
+	return err
+}
+
+// synced has everything looked at anew.
+func (f *Fabric) synced() {
+	f.mu.Lock()
+	f.events++
+	for id := range f.settled {
+		f.touched[id] = f.events
+	}
+	clear(f.settled)
+	f.mu.Unlock()
+	f.dirty()
+}
+
+// rowChanged turns changes of rows into repairs.
+func (f *Fabric) rowChanged(old, row ovsdb.Row) {
+	switch o := old.(type) {
+	case *port:
+		f.touch(o.ExternalIDs)
+	case *iface:
+		n, _ := row.(*iface)
+		if n == nil || deref(n.OFPort) < 0 || deref(n.Error) != deref(o.Error) {
+			f.touch(o.ExternalIDs)
+		}
+	case *bridge:
+		if row == nil {
+			f.synced()
+		}
+	case *openVSwitch:
+		if n, _ := row.(*openVSwitch); n != nil && n.CurCfg != o.CurCfg {
+			f.silent.Store(false)
+			f.served.Store(true)
+		}
+	case nil:
+		if _, isRoot := row.(*openVSwitch); isRoot {
+			f.synced()
+		}
+	}
+}
+
+// touch has the endpoint that owns a row, or a device, looked at again.
+func (f *Fabric) touch(ids map[string]string) {
+	if !ours(ids) {
+		return
+	}
+	id := network.EndpointID(ids[network.KeyEndpointID])
+	f.mu.Lock()
+	f.events++
+	f.touched[id] = f.events
+	delete(f.settled, id)
+	f.mu.Unlock()
+	f.dirty(network.ID(ids[network.KeyNetworkID]))
+}
+
+// linkChanged keeps devices and turns the loss of one into a repair.
+func (f *Fabric) linkChanged(e link.Event) {
+	if e.Overflow {
+		if err := f.listLinks(); err != nil {
+			f.log.Warn("cannot list links", "err", err)
+		}
+		f.synced()
+		return
+	}
+	if !strings.HasPrefix(e.Name, network.LinkPrefix) {
+		return
+	}
+	f.mu.Lock()
+	before, known := f.devices[e.Name]
+	if e.Gone {
+		delete(f.devices, e.Name)
+	} else {
+		f.devices[e.Name] = device{up: e.Up}
+	}
+	f.mu.Unlock()
+	if !known || !e.Gone && (e.Up || !before.up) {
+		return
+	}
+	if v, err := f.db.View(); err == nil {
+		if p := findPort(v, e.Name); p != nil {
+			f.touch(p.ExternalIDs)
+		}
+	}
+}
+
+func (f *Fabric) listLinks() error {
+	all, err := f.links.List()
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.devices)
+	for _, l := range all {
+		if strings.HasPrefix(l.Name, network.LinkPrefix) {
+			f.devices[l.Name] = device{up: l.Up}
+		}
+	}
+	return nil
+}
+
+func (f *Fabric) deviceOf(name string) (device, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.devices[name]
+	return d, ok
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

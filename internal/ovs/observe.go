@@ -1,0 +1,85 @@
+package ovs
+
+import (
+	"fmt"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// Health words of network.Status.
+const (
+	healthOK       = "ok"
+	healthDegraded = "degraded"
+	healthDetached = "detached"
+)
+
+// Observe implements network.Fabric.
+func (f *Fabric) Observe(n network.Network) network.Status {
+	s := network.Status{Health: healthOK, Endpoints: make(map[network.EndpointID]network.EndpointStatus, len(n.Endpoints))}
+	problem := func(format string, args ...any) {
+		s.Health = healthDegraded
+		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
+	}
+	v, err := f.db.View()
+	if err != nil {
+		problem("%v", err)
+		for id := range n.Endpoints {
+			host, _ := id.Links()
+			_, linked := f.deviceOf(host)
+			s.Endpoints[id] = network.EndpointStatus{Port: host, Linked: linked, Health: healthDegraded, Reason: "the switch cannot be reached"}
+		}
+		return s
+	}
+	b := findBridge(v, n.Config.Bridge)
+	switch {
+	case b == nil:
+		problem("bridge %s does not exist", n.Config.Bridge)
+	default:
+		s.Datapath = system
+		if b.userspace() {
+			s.Datapath = netdev
+		}
+		if deref(b.DatapathID) == "" {
+			problem("bridge %s was not made by ovs-vswitchd", b.Name)
+		}
+		if b.ExternalIDs[keyRestored] == network.Owner {
+			problem("bridge %s of others was lost and made again without its settings: set it up again, then run ovs-vsctl remove bridge %s external_ids %s", b.Name, b.Name, keyRestored)
+		}
+		if n.Config.VLANMode == network.VLANAuto {
+			for _, p := range foreignPorts(v, b) {
+				if why := f.leadsOut(v, p); why != "" {
+					problem("bridge %s got an uplink (port %s, %s): the automatic VLAN %d now reaches it", b.Name, p.Name, why, n.Config.VLAN)
+				}
+			}
+		}
+	}
+	if f.silent.Load() {
+		problem("ovs-vswitchd does not act on changes")
+	}
+	for id, ep := range n.Endpoints {
+		host, _ := id.Links()
+		dev, linked := f.deviceOf(host)
+		e := network.EndpointStatus{Port: host, Linked: linked, Health: healthOK}
+		i := findIface(v, host)
+		if i != nil {
+			e.OFPort = deref(i.OFPort)
+		}
+		switch verdict, _ := judge(i); {
+		case ep.Phase == network.PhaseDeleting:
+			e.Health, e.Reason = healthDegraded, "is being removed"
+		case ep.Phase != network.PhaseJoined:
+			e.Health, e.Reason = healthDetached, string(ep.Phase)
+		case !linked:
+			e.Health, e.Reason = healthDegraded, "its link is gone: restart the container"
+		case !dev.up:
+			e.Health, e.Reason = healthDegraded, "its link is down"
+		case verdict != nil:
+			e.Health, e.Reason = healthDegraded, verdict.Error()
+		}
+		if e.Health == healthDegraded {
+			s.Health = healthDegraded
+		}
+		s.Endpoints[id] = e
+	}
+	return s
+}

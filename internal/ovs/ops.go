@@ -1,0 +1,135 @@
+package ovs
+
+import (
+	"slices"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
+)
+
+// access is the mode of every port we make. Without it a port with no tag is a
+// trunk of all VLANs (ovs-vswitchd.conf.db(5), Port.vlan_mode): an untagged
+// container could then see and enter every VLAN of the bridge. As an access
+// port with tag 0 it is confined to untagged frames.
+const access = "access"
+
+func uuidIs(uuid string) []ovsdb.Condition {
+	return []ovsdb.Condition{{Column: "_uuid", Function: "==", Value: ovsdb.UUID{GoUUID: uuid}}}
+}
+
+func nameIs(name string) []ovsdb.Condition {
+	return []ovsdb.Condition{{Column: "name", Function: "==", Value: name}}
+}
+
+func stringMap(m map[string]string) ovsdb.Map {
+	out := ovsdb.Map{GoMap: make(map[any]any, len(m))}
+	for k, v := range m {
+		out.GoMap[k] = v
+	}
+	return out
+}
+
+func uuids(ids ...string) ovsdb.Set {
+	set := ovsdb.Set{GoSet: make([]any, 0, len(ids))}
+	for _, id := range ids {
+		set.GoSet = append(set.GoSet, ovsdb.UUID{GoUUID: id})
+	}
+	return set
+}
+
+// unchanged makes the transaction fail unless the row that where selects has
+// these values: what was decided from the cache holds when it is carried out.
+func unchanged(table string, where []ovsdb.Condition, values ovsdb.Values) ovsdb.Operation {
+	now := 0
+	columns := make([]string, 0, len(values))
+	for c := range values {
+		columns = append(columns, c)
+	}
+	slices.Sort(columns)
+	return ovsdb.Operation{
+		Op: "wait", Table: table, Timeout: &now, Where: where,
+		Columns: columns, Until: "==", Rows: []ovsdb.Values{values},
+	}
+}
+
+// addBridge inserts a bridge with its own device.
+func addBridge(root *openVSwitch, name, datapath string, ids map[string]string) []ovsdb.Operation {
+	return []ovsdb.Operation{
+		{Op: "insert", Table: "Interface", UUIDName: "brif", Row: ovsdb.Values{"name": name, "type": "internal"}},
+		{Op: "insert", Table: "Port", UUIDName: "brport", Row: ovsdb.Values{"name": name, "interfaces": ovsdb.UUID{GoUUID: "brif"}}},
+		{Op: "insert", Table: "Bridge", UUIDName: "br", Row: ovsdb.Values{
+			"name": name, "datapath_type": datapath, "ports": uuids("brport"), "external_ids": stringMap(ids),
+		}},
+		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "bridges", Mutator: "insert", Value: uuids("br")},
+		}},
+	}
+}
+
+// delBridge removes a bridge, if it still has exactly these ports.
+func delBridge(root *openVSwitch, b *bridge) []ovsdb.Operation {
+	return []ovsdb.Operation{
+		unchanged("Bridge", uuidIs(b.UUID), ovsdb.Values{"ports": uuids(b.Ports...)}),
+		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "bridges", Mutator: "delete", Value: uuids(b.UUID)},
+		}},
+	}
+}
+
+// addPort inserts an access port for a device on a bridge, if that bridge is
+// still there: without the guard the rows would vanish and all seem well.
+func addPort(bridgeName, device string, p network.Port, mac string) []ovsdb.Operation {
+	return []ovsdb.Operation{
+		unchanged("Bridge", nameIs(bridgeName), ovsdb.Values{"name": bridgeName}),
+		{Op: "insert", Table: "Interface", UUIDName: "if" + device, Row: ovsdb.Values{
+			"name": device, "external_ids": stringMap(with(p.ExternalIDs, network.KeyAttachedMAC, mac)),
+		}},
+		{Op: "insert", Table: "Port", UUIDName: "port" + device, Row: ovsdb.Values{
+			"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device},
+			"tag": int(p.VLAN), "vlan_mode": access, "external_ids": stringMap(p.ExternalIDs),
+		}},
+		{Op: "mutate", Table: "Bridge", Where: nameIs(bridgeName), Mutations: []ovsdb.Mutation{
+			{Column: "ports", Mutator: "insert", Value: uuids("port" + device)},
+		}},
+	}
+}
+
+// delPort takes a port off its bridge; its rows go with the last reference.
+func delPort(b *bridge, portUUID string) ovsdb.Operation {
+	return ovsdb.Operation{Op: "mutate", Table: "Bridge", Where: uuidIs(b.UUID), Mutations: []ovsdb.Mutation{
+		{Column: "ports", Mutator: "delete", Value: uuids(portUUID)},
+	}}
+}
+
+// setVLAN makes a port the access port it should be.
+func setVLAN(portUUID string, vlan uint16) ovsdb.Operation {
+	return ovsdb.Operation{Op: "update", Table: "Port", Where: uuidIs(portUUID), Row: ovsdb.Values{
+		"tag": int(vlan), "vlan_mode": access, "trunks": ovsdb.Set{GoSet: []any{}},
+	}}
+}
+
+// setIDs gives a row these external_ids and leaves its others alone. Inserting
+// into a map does not replace a key (RFC 7047, section 5.1), so the keys are
+// deleted first.
+func setIDs(table, uuid string, ids map[string]string) ovsdb.Operation {
+	keys := ovsdb.Set{GoSet: make([]any, 0, len(ids))}
+	for k := range ids {
+		keys.GoSet = append(keys.GoSet, k)
+	}
+	return ovsdb.Operation{Op: "mutate", Table: table, Where: uuidIs(uuid), Mutations: []ovsdb.Mutation{
+		{Column: "external_ids", Mutator: "delete", Value: keys},
+		{Column: "external_ids", Mutator: "insert", Value: stringMap(ids)},
+	}}
+}
+
+// reconfigure ends a transaction that ovs-vswitchd has to act on: it takes the
+// next number, which cur_cfg reaches when ovs-vswitchd is done (the protocol of
+// ovs-vsctl(8) without --no-wait).
+func reconfigure(root *openVSwitch) *ovsdb.Seal {
+	return &ovsdb.Seal{Operations: []ovsdb.Operation{
+		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "next_cfg", Mutator: "+=", Value: 1},
+		}},
+		{Op: "select", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Columns: []string{"next_cfg"}},
+	}}
+}

@@ -1,0 +1,220 @@
+package ovsdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+)
+
+// The parts of a transaction (RFC 7047, section 5.2).
+type (
+	Operation = ovsdb.Operation
+	Result    = ovsdb.OperationResult
+	Condition = ovsdb.Condition
+	Mutation  = ovsdb.Mutation
+	UUID      = ovsdb.UUID
+	Set       = ovsdb.OvsSet
+	Map       = ovsdb.OvsMap
+	Values    = ovsdb.Row
+)
+
+// transactTimeout bounds one transaction: ovsdb-server answers in milliseconds
+// or is in trouble.
+const transactTimeout = 4 * time.Second
+
+// maxOperations is where a combined transaction takes no more groups.
+const maxOperations = 4000
+
+// group is what one caller wants committed, whole or not at all.
+type group struct {
+	ops    []Operation
+	seal   *Seal
+	result chan Outcome // capacity 1
+}
+
+// Seal is added once to the end of a combined transaction in which any group
+// asks for it.
+type Seal struct{ Operations []Operation }
+
+// TransactError is the server's refusal of one operation.
+type TransactError struct {
+	Op      Operation
+	Kind    string // such as "constraint violation"
+	Details string
+}
+
+func (e *TransactError) Error() string {
+	if e.Op.Op == "" {
+		return fmt.Sprintf("the database refused the transaction: %s: %s", e.Kind, e.Details)
+	}
+	if e.Op.Op == "wait" {
+		return fmt.Sprintf("the database changed meanwhile: %s of table %s is not as it was", e.Op.Op, e.Op.Table)
+	}
+	return fmt.Sprintf("the database refused to %s %s: %s: %s", e.Op.Op, e.Op.Table, e.Kind, e.Details)
+}
+
+// Commit writes ops in one transaction, perhaps together with those of other
+// callers, and returns the results of the seal, if any. The cache shows the
+// change when Commit returns. Named UUIDs need only be unique within ops.
+//
+// When ctx ends first, the transaction may still be carried out: callers must
+// be able to meet its effects.
+func (db *DB) Commit(ctx context.Context, ops []Operation, seal *Seal) (sealed []Result, err error) {
+	out := db.CommitEach(ctx, [][]Operation{ops}, seal)[0]
+	return out.Sealed, out.Err
+}
+
+// Outcome is what became of one group of operations.
+type Outcome struct {
+	Sealed []Result
+	Err    error
+}
+
+// CommitEach is Commit for several groups that do not depend on each other:
+// each is carried out whole or not at all, whatever becomes of the others.
+func (db *DB) CommitEach(ctx context.Context, groups [][]Operation, seal *Seal) []Outcome {
+	queued := make([]*group, len(groups))
+	for i, ops := range groups {
+		queued[i] = &group{ops: ops, seal: seal, result: make(chan Outcome, 1)}
+	}
+	outcomes := make([]Outcome, len(groups))
+	select {
+	case db.queue <- queued:
+	case <-ctx.Done():
+		for i := range outcomes {
+			outcomes[i].Err = ctx.Err()
+		}
+		return outcomes
+	}
+	for i, g := range queued {
+		select {
+		case outcomes[i] = <-g.result:
+		case <-ctx.Done():
+			outcomes[i].Err = ctx.Err()
+		}
+	}
+	return outcomes
+}
+
+// runCommits carries out the queue until ctx ends.
+func (db *DB) runCommits(ctx context.Context) {
+	for {
+		var batch []*group
+		select {
+		case <-ctx.Done():
+			return
+		case batch = <-db.queue:
+		}
+	fill:
+		for operations(batch) < maxOperations {
+			select {
+			case more := <-db.queue:
+				batch = append(batch, more...)
+			default:
+				break fill
+			}
+		}
+		db.commit(ctx, batch)
+	}
+}
+
+func operations(batch []*group) (n int) {
+	for _, g := range batch {
+		n += len(g.ops)
+	}
+	return n
+}
+
+// commit carries out a batch. A group that the server refuses is answered and
+// left out of the next try, so the tries are at most as many as the groups. If
+// the server refuses the transaction as a whole, as it does for a name that is
+// not unique, each group is tried alone.
+func (db *DB) commit(ctx context.Context, batch []*group) {
+	for len(batch) > 0 {
+		ops, seal := join(batch)
+		results, err := db.transact(ctx, ops)
+		var refused *TransactError
+		if errors.As(err, &refused) && len(batch) > 1 {
+			if bad := culprit(batch, len(results)-1); bad >= 0 {
+				batch[bad].result <- Outcome{Err: err}
+				batch = append(batch[:bad:bad], batch[bad+1:]...)
+				continue
+			}
+			for _, g := range batch {
+				db.commit(ctx, []*group{g})
+			}
+			return
+		}
+		for _, g := range batch {
+			out := Outcome{Err: err}
+			if err == nil && g.seal != nil {
+				out.Sealed = results[len(results)-len(seal):]
+			}
+			g.result <- out
+		}
+		return
+	}
+}
+
+// join makes one list of the operations of all groups, with the named UUIDs of
+// each group told apart.
+func join(batch []*group) (ops, seal []Operation) {
+	for i, g := range batch {
+		for _, op := range g.ops {
+			if len(batch) > 1 {
+				op = rename(op, fmt.Sprintf("g%d", i))
+			}
+			ops = append(ops, op)
+		}
+		if g.seal != nil {
+			seal = g.seal.Operations
+		}
+	}
+	return append(ops, seal...), seal
+}
+
+// culprit returns the group that has operation number op, -1 if none has.
+func culprit(batch []*group, op int) int {
+	for i, g := range batch {
+		if op < len(g.ops) {
+			return i
+		}
+		op -= len(g.ops)
+	}
+	return -1
+}
+
+// transact sends one transaction. When the server refuses an operation, the
+// error is a *TransactError and the results end with that operation.
+func (db *DB) transact(ctx context.Context, ops []Operation) ([]Result, error) {
+	db.mu.Lock()
+	c := db.conn
+	lost := db.unreachableLocked()
+	db.mu.Unlock()
+	if c == nil {
+		return nil, lost
+	}
+	ctx, cancel := context.WithTimeout(ctx, transactTimeout)
+	defer cancel()
+	results, err := c.client.Transact(ctx, ops...)
+	if err != nil {
+		return nil, fmt.Errorf("transaction with %s failed: %w", db.cfg.Endpoint, err)
+	}
+	for i, r := range results {
+		if r.Error == "" {
+			continue
+		}
+		refused := &TransactError{Kind: r.Error, Details: r.Details}
+		if i < len(ops) {
+			refused.Op = ops[i]
+		} // else the commit itself failed: no operation is to blame
+		return results[:i+1], refused
+	}
+	if len(results) < len(ops) {
+		return nil, fmt.Errorf("%s answered %d of %d operations", db.cfg.Endpoint, len(results), len(ops))
+	}
+	return results, nil
+}

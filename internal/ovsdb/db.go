@@ -1,0 +1,340 @@
+package ovsdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/ovn-kubernetes/libovsdb/cache"
+	"github.com/ovn-kubernetes/libovsdb/client"
+	"github.com/ovn-kubernetes/libovsdb/model"
+)
+
+// Times of a connection.
+const (
+	connectTimeout = 5 * time.Second
+	retryAfter     = 250 * time.Millisecond
+	echoEvery      = 15 * time.Second
+	echoTimeout    = 5 * time.Second
+
+	// BootBudget is how long, from New on, calls wait for a database that has
+	// never been seen: at boot the parties start in any order.
+	BootBudget = 60 * time.Second
+	// CallBudget bounds one such wait below the 30 s after which dockerd gives up.
+	CallBudget = 24 * time.Second
+	// LostBudget is how long a call waits for a database that was there before.
+	LostBudget = 3 * time.Second
+)
+
+// Table is one table to keep in the cache: a row type and pointers to the
+// fields of Row that are wanted. Naming the columns keeps the cache right on
+// servers whose schema has more.
+type Table struct {
+	Row    Row
+	Fields []any
+}
+
+// Row is a row type: a pointer to a struct with ovsdb tags and a UUID.
+type Row interface {
+	Table() string
+	model.CloneableModel
+}
+
+// Config says what to connect to and what to watch.
+type Config struct {
+	Endpoint string // unix:/path or tcp:host:port
+	Database string // such as Open_vSwitch
+	Tables   []Table
+	Log      *slog.Logger
+
+	// Changed is told of every change of a cached row: old is nil for a new
+	// one, new for a deleted one. It must be quick and must not call the DB.
+	Changed func(old, new Row)
+	// Synced is told when a connection's cache is complete.
+	Synced func()
+}
+
+// DB is the connection. All methods may be called at any time by anybody.
+type DB struct {
+	cfg   Config
+	model model.ClientDBModel
+	start time.Time
+	queue chan []*group
+
+	mu      sync.Mutex // guards the following
+	conn    *conn      // nil while not connected
+	seen    bool       // was connected once
+	since   time.Time  // of being connected, or of not being
+	lastErr error
+	changed chan struct{} // closed and replaced at every change
+}
+
+// conn is one client with its cache. It is never used again once lost.
+type conn struct {
+	client client.Client
+	cache  *cache.TableCache
+}
+
+// New makes a DB. Nothing happens before Run.
+func New(cfg Config) (*DB, error) {
+	types := make(map[string]model.Model, len(cfg.Tables))
+	for _, t := range cfg.Tables {
+		types[t.Row.Table()] = t.Row
+	}
+	m, err := model.NewClientDBModel(cfg.Database, types)
+	if err != nil {
+		return nil, fmt.Errorf("row types of %s: %w", cfg.Database, err)
+	}
+	now := time.Now()
+	return &DB{
+		cfg: cfg, model: m, start: now, since: now,
+		queue:   make(chan []*group, 1024),
+		changed: make(chan struct{}),
+	}, nil
+}
+
+// Run keeps the connection until ctx ends.
+func (db *DB) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { db.runCommits(ctx) })
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-retry.C:
+		}
+		db.connectOnce(ctx)
+		retry.Reset(retryAfter)
+	}
+}
+
+// connectOnce connects, and returns when the connection is lost or ctx ends.
+func (db *DB) connectOnce(ctx context.Context) {
+	quiet := logr.Discard()
+	c, err := client.NewOVSDBClient(db.model, client.WithEndpoint(db.cfg.Endpoint), client.WithLogger(&quiet))
+	if err != nil {
+		db.setConn(nil, err)
+		return
+	}
+	// The library drops the notice if nobody listens at that moment.
+	lost := make(chan struct{})
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(lost)
+		select {
+		case <-c.DisconnectNotify():
+		case <-stop:
+		}
+	})
+	defer wg.Wait()
+	defer close(stop)
+	defer c.Close()
+
+	cn, err := db.dial(ctx, c)
+	if err != nil {
+		db.setConn(nil, err)
+		return
+	}
+	db.setConn(cn, nil)
+	db.cfg.Log.Info("connected", "database", db.cfg.Database, "endpoint", db.cfg.Endpoint)
+	if db.cfg.Synced != nil {
+		db.cfg.Synced()
+	}
+	err = db.watch(ctx, c, lost)
+	db.setConn(nil, err)
+	if ctx.Err() == nil {
+		db.cfg.Log.Warn("connection lost", "database", db.cfg.Database, "endpoint", db.cfg.Endpoint, "err", err)
+	}
+}
+
+// dial connects and fills the cache, by one Monitor call for all tables: with
+// more, the library's caches of a client cannot be trusted.
+func (db *DB) dial(ctx context.Context, c client.Client) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := c.Connect(ctx); err != nil {
+		return nil, plain(err)
+	}
+	cn := &conn{client: c, cache: c.Cache()}
+	if cn.cache == nil {
+		return nil, errors.New("connection lost at once")
+	}
+	cn.cache.AddEventHandler(&cache.EventHandlerFuncs{
+		AddFunc:    func(_ string, row model.Model) { db.note(nil, row) },
+		UpdateFunc: func(_ string, old, row model.Model) { db.note(old, row) },
+		DeleteFunc: func(_ string, old model.Model) { db.note(old, nil) },
+	})
+	var tables []client.MonitorOption
+	for _, t := range db.cfg.Tables {
+		tables = append(tables, client.WithTable(t.Row, t.Fields...))
+	}
+	if _, err := c.Monitor(ctx, c.NewMonitor(tables...)); err != nil {
+		return nil, plain(err)
+	}
+	return cn, nil
+}
+
+// watch returns when the connection is lost, or no longer answers.
+func (db *DB) watch(ctx context.Context, c client.Client, lost <-chan struct{}) error {
+	check := time.NewTicker(time.Second)
+	defer check.Stop()
+	echoed := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-lost:
+			return errors.New("the server closed the connection")
+		case <-check.C:
+			if c.CurrentEndpoint() == "" {
+				return errors.New("the server closed the connection")
+			}
+			if time.Since(echoed) < echoEvery {
+				continue
+			}
+			echoed = time.Now()
+			if err := db.echo(ctx, c); err != nil {
+				return fmt.Errorf("the server does not answer: %w", err)
+			}
+		}
+	}
+}
+
+func (db *DB) echo(ctx context.Context, c client.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, echoTimeout)
+	defer cancel()
+	return c.Echo(ctx)
+}
+
+// plain strips the library's wording from the errors a person sees most.
+func plain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+func (db *DB) setConn(c *conn, err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if (c == nil) != (db.conn == nil) {
+		db.since = time.Now()
+	}
+	db.conn = c
+	db.seen = db.seen || c != nil
+	if err != nil {
+		db.lastErr = err
+	}
+	db.broadcastLocked()
+}
+
+func (db *DB) note(old, row model.Model) {
+	db.mu.Lock()
+	db.broadcastLocked()
+	db.mu.Unlock()
+	if db.cfg.Changed == nil {
+		return
+	}
+	o, _ := old.(Row)
+	n, _ := row.(Row)
+	db.cfg.Changed(o, n)
+}
+
+func (db *DB) broadcastLocked() {
+	close(db.changed)
+	db.changed = make(chan struct{})
+}
+
+// State tells whether the database is connected, since when, and if not, why.
+func (db *DB) State() (connected bool, since time.Time, err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.conn != nil {
+		return true, db.since, nil
+	}
+	return false, db.since, db.unreachableLocked()
+}
+
+// Endpoint is where the database is.
+func (db *DB) Endpoint() string { return db.cfg.Endpoint }
+
+func (db *DB) unreachableLocked() error {
+	why := "not tried yet"
+	if db.lastErr != nil {
+		why = db.lastErr.Error()
+	}
+	name := strings.TrimSuffix(db.cfg.Endpoint, "/")
+	if !db.seen {
+		return fmt.Errorf("cannot reach database %s at %s: %s (never seen since the start, %s ago)",
+			db.cfg.Database, name, why, time.Since(db.start).Round(time.Second))
+	}
+	return fmt.Errorf("cannot reach database %s at %s: %s (since %s)",
+		db.cfg.Database, name, why, db.since.Format(time.TimeOnly))
+}
+
+// Budget is how long a call should wait for something of this database that it
+// has not got yet: until the boot budget is used up while seen is false, and
+// shortly after.
+func (db *DB) Budget(seen bool) time.Duration {
+	if left := time.Until(db.start.Add(BootBudget)); !seen && left > LostBudget {
+		return min(left, CallBudget)
+	}
+	return LostBudget
+}
+
+// View returns the cache as it is now, or an error if there is no connection.
+func (db *DB) View() (View, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.conn == nil {
+		return View{}, db.unreachableLocked()
+	}
+	return View{db.conn.cache}, nil
+}
+
+// Ready waits for the connection, as long as Budget allows.
+func (db *DB) Ready(ctx context.Context) error {
+	db.mu.Lock()
+	seen := db.seen
+	db.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, db.Budget(seen))
+	defer cancel()
+	return db.Wait(ctx, func(View) (bool, error) { return true, nil })
+}
+
+// Wait calls cond with the cache now and after every change, until it is done
+// or fails, or ctx ends. While there is no connection it waits for one.
+func (db *DB) Wait(ctx context.Context, cond func(View) (done bool, err error)) error {
+	for {
+		db.mu.Lock()
+		changed := db.changed
+		c := db.conn
+		db.mu.Unlock()
+		if c != nil {
+			if done, err := cond(View{c.cache}); done || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			db.mu.Lock()
+			defer db.mu.Unlock()
+			if db.conn == nil {
+				return db.unreachableLocked()
+			}
+			return ctx.Err()
+		}
+	}
+}

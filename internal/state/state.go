@@ -1,0 +1,305 @@
+package state
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// version of the records that this build writes and the newest it reads.
+const version = 1
+
+// Dir is an opened, locked state directory. Its methods may be called by many
+// goroutines, for one record by one at a time.
+type Dir struct {
+	path string
+	lock *os.File
+}
+
+// ErrLocked tells that another daemon uses the directory.
+var ErrLocked = errors.New("another daemon is running on this host")
+
+// Open makes the directory (mode 0700) if it is missing and takes its lock. It
+// waits for the lock until ctx ends, since a daemon that is being replaced
+// needs a moment to go.
+func Open(ctx context.Context, path string) (*Dir, error) {
+	for _, d := range []string{path, filepath.Join(path, "networks"), filepath.Join(path, "pools")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("cannot use state directory: %w", err)
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use state directory: %w", err)
+	}
+	if err := flock(ctx, lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("cannot lock state directory %s: %w", path, err)
+	}
+	return &Dir{path: path, lock: lock}, nil
+}
+
+func flock(ctx context.Context, f *os.File) error {
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ErrLocked
+		case <-retry.C:
+		}
+	}
+}
+
+// Close gives up the lock.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+// HostID returns a random name of this host that never changes, making it at
+// the first call.
+func (d *Dir) HostID() (string, error) {
+	path := filepath.Join(d.path, "host-id")
+	text, err := os.ReadFile(path)
+	if err == nil && len(strings.TrimSpace(string(text))) >= 16 {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("cannot read the host id: %w", err)
+	}
+	raw := make([]byte, 16)
+	rand.Read(raw) //nolint:errcheck // never fails (crypto/rand)
+	id := hex.EncodeToString(raw)
+	return id, writeFile(path, []byte(id+"\n"), true)
+}
+
+// Contents is all that a state directory holds.
+type Contents struct {
+	Networks []network.Network
+	Pools    []ipam.Pool
+	Damaged  []network.Damage // networks and endpoints
+	BadPools []error          // pools that could not be read
+}
+
+// record is the layout of every file.
+type record struct {
+	Version  int               `json:"version"`
+	Network  *network.Network  `json:"network,omitempty"`
+	Endpoint *network.Endpoint `json:"endpoint,omitempty"`
+	Pool     *ipam.Pool        `json:"pool,omitempty"`
+}
+
+// Load reads everything. Its error is of the directory itself; a record that
+// cannot be read is among the contents.
+func (d *Dir) Load() (Contents, error) {
+	var c Contents
+	nets, err := os.ReadDir(filepath.Join(d.path, "networks"))
+	if err != nil {
+		return c, fmt.Errorf("cannot read state directory: %w", err)
+	}
+	for _, dir := range nets {
+		d.loadNetwork(network.ID(dir.Name()), &c)
+	}
+	pools, err := os.ReadDir(filepath.Join(d.path, "pools"))
+	if err != nil {
+		return c, fmt.Errorf("cannot read state directory: %w", err)
+	}
+	for _, f := range pools {
+		path := filepath.Join(d.path, "pools", f.Name())
+		if !isRecord(path) {
+			continue
+		}
+		r, err := read(path)
+		if err == nil && r.Pool == nil {
+			err = errors.New("holds no pool")
+		}
+		if err != nil {
+			c.BadPools = append(c.BadPools, fmt.Errorf("%s: %w", path, err))
+			continue
+		}
+		c.Pools = append(c.Pools, *r.Pool)
+	}
+	return c, nil
+}
+
+func (d *Dir) loadNetwork(id network.ID, c *Contents) {
+	path := d.networkPath(id)
+	r, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) && d.empty(id) {
+		// A crash between the two steps of DeleteNetwork.
+		os.RemoveAll(filepath.Dir(path))
+		return
+	}
+	if err == nil && (r.Network == nil || r.Network.ID != id) {
+		err = errors.New("holds no network of that id")
+	}
+	if err != nil {
+		c.Damaged = append(c.Damaged, network.Damage{Path: path, Network: id, Err: err})
+		return
+	}
+	n := *r.Network
+	n.Endpoints = make(map[network.EndpointID]network.Endpoint)
+	eps, err := os.ReadDir(d.endpointsPath(id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Damaged = append(c.Damaged, network.Damage{Path: d.endpointsPath(id), Network: id, Err: err})
+		return
+	}
+	for _, f := range eps {
+		path := filepath.Join(d.endpointsPath(id), f.Name())
+		if !isRecord(path) {
+			continue
+		}
+		eid := network.EndpointID(strings.TrimSuffix(f.Name(), ".json"))
+		r, err := read(path)
+		if err == nil && (r.Endpoint == nil || r.Endpoint.ID != eid) {
+			err = errors.New("holds no endpoint of that id")
+		}
+		if err != nil {
+			c.Damaged = append(c.Damaged, network.Damage{Path: path, Network: id, Endpoint: eid, Err: err})
+			continue
+		}
+		n.Endpoints[eid] = *r.Endpoint
+	}
+	c.Networks = append(c.Networks, n)
+}
+
+// empty tells whether a network without a record has no endpoints either.
+func (d *Dir) empty(id network.ID) bool {
+	eps, err := os.ReadDir(d.endpointsPath(id))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && len(eps) == 0
+}
+
+func (d *Dir) networkPath(id network.ID) string {
+	return filepath.Join(d.path, "networks", string(id), "network.json")
+}
+
+func (d *Dir) endpointsPath(id network.ID) string {
+	return filepath.Join(d.path, "networks", string(id), "endpoints")
+}
+
+func (d *Dir) poolPath(id ipam.PoolID) string {
+	return filepath.Join(d.path, "pools", strings.NewReplacer("/", "_", ":", "-").Replace(string(id))+".json")
+}
+
+// PutNetwork implements network.Store.
+func (d *Dir) PutNetwork(n network.Network, sync bool) error {
+	if err := os.MkdirAll(d.endpointsPath(n.ID), 0o700); err != nil {
+		return err
+	}
+	if err := write(d.networkPath(n.ID), record{Network: &n}, sync); err != nil {
+		return err
+	}
+	if sync {
+		return syncDir(filepath.Join(d.path, "networks"))
+	}
+	return nil
+}
+
+// PutEndpoint implements network.Store. The network's record must exist.
+func (d *Dir) PutEndpoint(e network.Endpoint, sync bool) error {
+	return write(filepath.Join(d.endpointsPath(e.Network), string(e.ID)+".json"), record{Endpoint: &e}, sync)
+}
+
+// DeleteNetwork implements network.Store. It takes the record away before the
+// rest, so that a crash leaves an empty directory, not half a network.
+func (d *Dir) DeleteNetwork(id network.ID) error {
+	if err := remove(d.networkPath(id)); err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(d.path, "networks", string(id)))
+}
+
+// DeleteEndpoint implements network.Store.
+func (d *Dir) DeleteEndpoint(e network.Endpoint) error {
+	return remove(filepath.Join(d.endpointsPath(e.Network), string(e.ID)+".json"))
+}
+
+// PutPool implements ipam.Store.
+func (d *Dir) PutPool(p ipam.Pool) error {
+	return write(d.poolPath(p.ID), record{Pool: &p}, true)
+}
+
+// DeletePool implements ipam.Store.
+func (d *Dir) DeletePool(id ipam.PoolID) error { return remove(d.poolPath(id)) }
+
+func isRecord(path string) bool { return strings.HasSuffix(path, ".json") }
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func read(path string) (record, error) {
+	var r record
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("not a record: %w", err)
+	}
+	if r.Version < 1 || r.Version > version {
+		return r, fmt.Errorf("has version %d, this build reads up to %d", r.Version, version)
+	}
+	return r, nil
+}
+
+func write(path string, r record, sync bool) error {
+	r.Version = version
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(text, '\n'), sync)
+}
+
+// writeFile replaces the file at path by text, whole or not at all. With sync
+// it survives a power cut; without, the end of this process.
+func writeFile(path string, text []byte, sync bool) (err error) {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+		}
+	}()
+	_, err = f.Write(text)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(tmp, path); err != nil || !sync {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -81,8 +81,8 @@ whole:
 .PHONY: lint
 lint: ## format, vet, staticcheck, syntax of scripts
 	@echo '==> lint'
-	@test -z "$$($(GO) env GOROOT >/dev/null && "$$($(GO) env GOROOT)/bin/gofmt" -l cmd internal integration test | tee /dev/stderr)" || \
-		{ echo 'these files are not formatted: run gofmt -w on them' >&2; exit 1; }
+	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd internal integration test); \
+	if [ -n "$$files" ]; then printf 'not formatted, run gofmt -w on it: %s\n' $$files >&2; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	@for f in scripts/*.sh .ci/run; do bash -n "$$f"; done

@@ -34,16 +34,23 @@ func (h host) form() string {
 	return "host service"
 }
 
-const pluginSocket = "docker/plugins/ovs-container-network.sock"
+// The sockets for Docker, below /run. The engine makes the path of the managed
+// one as long as a socket's may be (107 bytes: /run/docker/plugins/, 64 digits
+// of the plugin's id, and the name from plugin/config.json), so its name is
+// short.
+const (
+	bareSocket    = "docker/plugins/ovs-container-network.sock"
+	managedSocket = "docker/plugins/ocn.sock"
+)
 
 // sockets are the paths to listen on for Docker. A managed plugin is reached
 // by the engine under its name:tag on the first, and, as networks are made with
 // the bare name, like a host service on the second.
 func (h host) sockets() []string {
 	if h.managed() {
-		return []string{"/run/" + pluginSocket, filepath.Join(h.run, pluginSocket)}
+		return []string{"/run/" + managedSocket, filepath.Join(h.run, bareSocket)}
 	}
-	return []string{filepath.Join(h.run, pluginSocket)}
+	return []string{filepath.Join(h.run, bareSocket)}
 }
 
 func (h host) control() string { return filepath.Join(h.run, "ovs-container-network/control.sock") }

@@ -12,8 +12,11 @@ FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # sudo has a PATH of its own, often without the go command.
-ifndef GO
-GO := $(or $(shell scripts/find-go.sh),go)
+ifdef GO
+found_go := $(GO)
+else
+found_go := $(shell scripts/find-go.sh)
+GO := $(or $(found_go),go)
 endif
 # A go command that is too old fetches the one that go.mod asks for.
 export GOTOOLCHAIN ?= auto
@@ -60,7 +63,13 @@ unit: ## tests that need neither root nor servers, in seconds
 .PHONY: test
 test: root ## everything, on real engines and switches: as root, installs what it needs
 	scripts/setup.sh
-	$(MAKE) lint build plugin
+	@$(with_go) tests
+
+# On a fresh machine a go command may only be there by now.
+with_go = $(MAKE) GO="$(or $(found_go),$$(scripts/find-go.sh --install))"
+
+.PHONY: tests
+tests: lint build plugin
 	@echo '==> unit and kernel tests$(if $(RACE),, (no C compiler: without the race detector))'
 	$(GO) test -v $(RACE) -count=1 $(UNIT) 2>&1 | scripts/testlog.sh build/results/unit
 	@$(MAKE) whole
@@ -70,7 +79,7 @@ test: root ## everything, on real engines and switches: as root, installs what i
 .PHONY: integration
 integration: root ## only the tests that start whole hosts: as root
 	scripts/setup.sh
-	@$(MAKE) build plugin whole
+	@$(with_go) build plugin whole
 
 # One package after the other: each has hosts that want the processors.
 .PHONY: whole

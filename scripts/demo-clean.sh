@@ -17,8 +17,8 @@ remove_docker_objects() {
 	done
 	if ours network "$network"; then
 		n=$(docker network inspect -f '{{range .Containers}}{{.Name}} {{end}}' "$network")
-		[ -z "$n" ] || die "other containers are on the network $network: $n
-Disconnect or remove them (docker network disconnect $network NAME) and run this again."
+		[ -z "$n" ] || die "other containers are on the network $network: ${n% }." \
+			"Disconnect them (docker network disconnect $network NAME) or remove them, and run this again."
 		step "removing network $network"
 		docker network rm "$network" >/dev/null
 	fi
@@ -57,7 +57,7 @@ remove_plugins() {
 	[ -n "$(remembered plugin)" ] || return 0
 	others=$(users_networks | paste -sd' ')
 	if [ -n "$others" ]; then
-		keep "the plugin: these networks use it: $others"
+		keep "the plugin and $cli, for the networks of others: $others. Once they are gone, run this again."
 		return
 	fi
 	for p in $(remembered plugin | cut -d' ' -f1); do
@@ -74,7 +74,9 @@ remove_cli() {
 	if [ -n "$(remembered plugin)" ]; then
 		return # goes with the plugin
 	fi
-	if [ -e "$cli" ] && [ "$(sha256sum "$cli" | cut -d' ' -f1)" = "$(remembered cli)" ]; then
+	if [ -e "/etc/systemd/system/$name.service" ]; then
+		keep "$cli: the host service is installed"
+	elif [ -e "$cli" ] && [ "$(sha256sum "$cli" | cut -d' ' -f1)" = "$(remembered cli)" ]; then
 		step "removing $cli"
 		rm -f "$cli"
 	fi

@@ -26,9 +26,10 @@ unset DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH
 export DOCKER_HOST=unix:///var/run/docker.sock
 
 doing='' # the step that a failure is reported for
+logs=''  # whether logs of daemons may tell its cause
 
 step() {
-	doing=$*
+	doing=$* logs=''
 	echo "==> $*"
 }
 say() { echo "    $*"; }

@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/demo-lib.sh
 
+# What the make that runs this script tells its own ones is nothing for others.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
 version=$(cat VERSION)
 plugin=$name:$version
 owner=$(stat -c %U .)
@@ -15,7 +18,7 @@ failed() {
 	[ $status != 0 ] || return 0
 	echo >&2
 	echo "demo: FAILED at: $doing" >&2
-	last_log >&2
+	[ -z "$logs" ] || last_log >&2
 	echo "demo: what was made so far is removed by: sudo make demo-clean" >&2
 }
 
@@ -85,33 +88,38 @@ install_all() {
 	step "installing what is missing"
 	install_docker
 	command -v ovs-vswitchd >/dev/null || apt_install openvswitch-switch
-	say "Docker engine and Open vSwitch are installed"
+	busybox=$(static_busybox)
+	say "Docker engine, Open vSwitch and busybox are there"
 }
 
 # static_busybox prints the path of a busybox that needs no library. The package is
 # unpacked rather than installed: it would push out the one that many systems have.
 static_busybox() {
-	local p
-	if p=$(command -v busybox) && ! ldd "$p" >/dev/null 2>&1 && "$p" --list | grep -qx httpd; then
-		echo "$p"
-		return
-	fi
-	command -v apt-get >/dev/null || die "missing: busybox, static. Install it and run this again."
+	local p dir=$memory/busybox
+	for p in "$(command -v busybox)" "$dir/bin/busybox" "$dir/usr/bin/busybox"; do
+		if [ -x "$p" ] && ! ldd "$p" >/dev/null 2>&1 && "$p" --list | grep -qx httpd; then
+			echo "$p"
+			return
+		fi
+	done
+	[ "${1:-}" != again ] || die "the package busybox-static is not what was expected"
+	command -v apt-get >/dev/null || die "missing: a static busybox. Install it and run this again."
 	apt_update >&2
-	rm -rf "$memory/busybox"
-	mkdir "$memory/busybox"
-	(
-		cd "$memory/busybox"
-		apt-get download -qq busybox-static 2>"$memory/apt.log" || { tail -5 "$memory/apt.log" >&2; exit 1; }
-		dpkg-deb -x ./*.deb .
-	) || return 1
-	find "$memory/busybox" -name busybox -type f -perm -100 | grep .
+	say "apt-get download busybox-static" >&2
+	rm -rf "$dir"
+	mkdir "$dir"
+	(cd "$dir" && apt-get download -qq busybox-static && dpkg-deb -x ./*.deb .) >"$memory/apt.log" 2>&1 || {
+		tail -5 "$memory/apt.log" >&2
+		die "apt-get could not download busybox-static"
+	}
+	static_busybox again
 }
 
 ## What has to run
 
 start_ovs() {
 	step "Open vSwitch"
+	logs=yes
 	if ! ovs_answers; then
 		if has_systemd; then
 			say "systemctl start openvswitch-switch"
@@ -147,6 +155,7 @@ start_ovs_directly() {
 
 start_docker() {
 	step "Docker engine"
+	logs=yes
 	if ! docker_answers; then
 		if has_systemd; then
 			say "systemctl start docker"
@@ -197,7 +206,7 @@ build() {
 		return
 	fi
 	go=$(find_go)
-	say "with $("$go" version)"
+	say "with $("$go" version), which takes a minute or two the first time"
 	as_owner make --no-print-directory plugin GO="$go" >"$memory/build.log" 2>&1 || {
 		tail -20 "$memory/build.log" >&2
 		die "the build failed"
@@ -239,6 +248,7 @@ start_driver() {
 start_plugin() {
 	local p sum
 	step "managed plugin $plugin"
+	logs=yes
 	sum=$(made_of)
 	# Those of an earlier version, or build. Only one can run; its networks go on.
 	for p in $(remembered plugin | cut -d' ' -f1); do
@@ -297,8 +307,7 @@ make_image() {
 		say "is there"
 		return
 	fi
-	local dir=$memory/rootfs busybox applet lib
-	busybox=$(static_busybox)
+	local dir=$memory/rootfs applet lib
 	rm -rf "$dir"
 	mkdir -p "$dir"/{bin,etc,proc,sys,dev,tmp,root,srv}
 	cp "$busybox" "$dir/bin/busybox"
@@ -318,12 +327,13 @@ make_image() {
 		done
 	fi
 	tar -C "$dir" -c . | docker import --change 'CMD ["/bin/serve"]' --change "LABEL $label=1" - "$image" >/dev/null
-	rm -rf "$dir" "$memory/busybox"
+	rm -rf "$dir"
 	say "made"
 }
 
 make_network() {
 	step "network $network on the bridge $bridge"
+	logs=yes
 	if there network "$network"; then
 		say "is there"
 		return
@@ -335,6 +345,7 @@ make_network() {
 start_containers() {
 	local c
 	step "containers ${containers[*]}"
+	logs=yes
 	for c in "${containers[@]}"; do
 		! there container "$c" || docker rm -f "$c" >/dev/null
 		show docker run -d --name "$c" --hostname "$c" --network "$network" --label "$label=1" "$image"
@@ -345,15 +356,17 @@ start_containers() {
 
 ping_by_name() {
 	step "ping from ocn-demo-a to ocn-demo-b"
+	logs=yes
 	show docker exec ocn-demo-a ping -c 3 -W 2 ocn-demo-b
 }
 
 transfer() {
 	local sent received begin end
 	step "10 MB over TCP from ocn-demo-b to ocn-demo-a"
+	logs=yes
 	docker exec ocn-demo-b dd if=/dev/urandom of=/srv/data bs=1M count=10 2>/dev/null
 	begin=$(date +%s%N)
-	show docker exec ocn-demo-a wget -q -T 20 -O /tmp/data http://ocn-demo-b/data
+	show timeout 60 docker exec ocn-demo-a wget -q -O /tmp/data http://ocn-demo-b/data
 	end=$(date +%s%N)
 	sent=$(docker exec ocn-demo-b md5sum /srv/data | cut -d' ' -f1)
 	received=$(docker exec ocn-demo-a md5sum /tmp/data | cut -d' ' -f1)

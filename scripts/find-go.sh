@@ -6,6 +6,7 @@
 # With --fetch an older go command, such as a distribution's, is enough: it
 # fetches the toolchain from the module proxy and checks it against the checksum
 # database. That works with those too which cannot do it by themselves (before 1.21).
+# With --install, the distribution's is installed first when there is none.
 set -euo pipefail
 shopt -s nullglob
 cd "$(dirname "$0")/.."
@@ -21,10 +22,13 @@ at_least() { # VERSION MINIMUM
 }
 
 candidates() {
+	local home
 	command -v go || true
-	printf '%s\n' /usr/local/go/bin/go /usr/lib/go-*/bin/go /usr/lib/go/bin/go /snap/bin/go \
-		"$HOME"/sdk/go*/bin/go "$HOME"/.local/go/bin/go \
-		"$HOME"/go/pkg/mod/golang.org/toolchain@*/bin/go
+	printf '%s\n' /usr/local/go/bin/go /usr/lib/go-*/bin/go /usr/lib/go/bin/go /snap/bin/go
+	for home in "${HOME:-/root}" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)"; do
+		printf '%s\n' "$home"/sdk/go*/bin/go "$home"/.local/go/bin/go \
+			"$home"/go/pkg/mod/golang.org/toolchain@*/bin/go
+	done
 }
 
 fetch() { # GO
@@ -40,19 +44,36 @@ fetch() { # GO
 
 # Not whatever go.mod of this directory would switch to.
 export GOTOOLCHAIN=local
-best='' best_version=''
-while read -r go; do
-	[ -x "$go" ] || continue
-	v=$(cd / && version "$go")
-	[ -n "$v" ] || continue
-	if at_least "$v" "$wanted"; then
-		echo "$go"
-		exit
-	fi
-	if [ -z "$best" ] || ! at_least "$best_version" "$v"; then
-		best=$go best_version=$v
-	fi
-done < <(candidates)
+best=''
+search() { # prints one that is new enough, or sets best
+	local go v best_version=''
+	best=''
+	while read -r go; do
+		[ -x "$go" ] || continue
+		v=$(cd / && version "$go")
+		[ -n "$v" ] || continue
+		if at_least "$v" "$wanted"; then
+			echo "$go"
+			return
+		fi
+		if [ -z "$best" ] || ! at_least "$best_version" "$v"; then
+			best=$go best_version=$v
+		fi
+	done < <(candidates)
+	return 1
+}
 
-[ "${1:-}" = --fetch ] && [ -n "$best" ] || exit 1
+search && exit
+case ${1:-} in
+--fetch) ;;
+--install)
+	if [ -z "$best" ]; then
+		echo "installing golang-go" >&2
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends golang-go; } >&2
+		search && exit
+	fi
+	;;
+*) exit 1 ;;
+esac
+[ -n "$best" ] || exit 1
 fetch "$best"

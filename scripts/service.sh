@@ -47,8 +47,9 @@ install_service() {
 		echo "    docker plugin disable -f $plugin && systemctl enable --now $name.socket $name.service"
 		return 0
 	fi
-	systemctl enable --now "$name.socket" "$name.service"
-	# An upgrade: calls wait at the socket meanwhile.
+	systemctl enable "$name.socket" "$name.service"
+	systemctl start "$name.socket"
+	# The new binary, after an upgrade: calls wait at the socket meanwhile.
 	systemctl restart "$name.service"
 	say "$name.service runs"
 }

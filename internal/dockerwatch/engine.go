@@ -38,13 +38,14 @@ type engine struct {
 	socket    string // path; empty for TCP
 	base      string // http://host
 	version   string // as of the last ping
+	maxBody   int64
 	transport *http.Transport
 	client    http.Client
 }
 
 func newEngine(host string) (*engine, error) {
 	scheme, addr, _ := strings.Cut(host, "://")
-	e := &engine{version: minAPI}
+	e := &engine{version: minAPI, maxBody: maxBody}
 	switch {
 	case addr == "":
 		return nil, fmt.Errorf("host %q of Docker: want unix:///path/docker.sock or tcp://address:port", host)
@@ -203,7 +204,7 @@ func (e *engine) read(ctx context.Context, path string, decode func(*json.Decode
 		return err
 	}
 	defer finish(resp.Body)
-	return decode(json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxBody)))
+	return decode(json.NewDecoder(http.MaxBytesReader(nil, resp.Body, e.maxBody)))
 }
 
 // get returns an answer that says 200.

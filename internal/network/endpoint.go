@@ -246,14 +246,14 @@ func (m *Manager) unjoin(ctx context.Context, e *entry, ep Endpoint) {
 	m.kill(e, ep.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := m.applyFor(ctx, e, ep.ID); err != nil {
+	if err := m.applyFor(ctx, e, ep.ID); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "rollback goes on in the background", "nid", ep.Network, "eid", ep.ID, "err", err)
 	}
 }
 
-// Leave detaches the endpoint's port; its link is still in the container.
-// Unknown is success.
-func (m *Manager) Leave(ctx context.Context, id ID, eid EndpointID) error {
+// Leave says that the container goes; its link is still inside. What has to be
+// done is done by DeleteEndpoint, which follows. Unknown is success.
+func (m *Manager) Leave(_ context.Context, id ID, eid EndpointID) error {
 	e := m.entry(id)
 	if e == nil {
 		return nil
@@ -266,9 +266,10 @@ func (m *Manager) Leave(ctx context.Context, id ID, eid EndpointID) error {
 	})
 }
 
-// DeleteEndpoint removes an endpoint with its port and link. Unknown is
-// success. Docker ignores an error of this call and gives the address away, so
-// what cannot be finished now becomes the repair loop's work.
+// DeleteEndpoint removes an endpoint. It no longer has a port when this returns;
+// its link, for which the kernel takes its time, may linger for a moment.
+// Unknown is success. Docker ignores an error of this call and gives the address
+// away, so what cannot be finished now becomes the repair loop's work.
 func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) error {
 	e := m.entry(id)
 	if e == nil {
@@ -283,7 +284,7 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	if err := m.changeEndpoint(e, eid, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
 		return fmt.Errorf("cannot delete endpoint %s: %w", eid.Short(), err)
 	}
-	if err := m.applyFor(ctx, e, eid); err != nil {
+	if err := m.applyFor(ctx, e, eid); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "endpoint removal goes on in the background", "nid", id, "eid", eid, "err", err)
 		m.repair.add(id, time.Second)
 	}

@@ -236,7 +236,7 @@ func (m *Manager) abandon(ctx context.Context, e *entry) error {
 	if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
 		return err
 	}
-	if err := m.finishNetwork(ctx, e); err != nil {
+	if err := m.finishNetwork(ctx, e); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "left for the repair loop", "nid", e.value().ID, "err", err)
 		m.repair.add(e.value().ID, time.Second)
 	}
@@ -254,12 +254,10 @@ func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 	if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
 		return fmt.Errorf("cannot delete network %s: %w", id.Short(), err)
 	}
-	if err := m.finishNetwork(ctx, e); err != nil {
+	if err := m.finishNetwork(ctx, e); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "network removal goes on in the background", "nid", id, "err", err)
 		m.repair.add(id, time.Second)
-		return nil
 	}
-	m.log.InfoContext(ctx, "network deleted", "nid", id)
 	return nil
 }
 
@@ -286,6 +284,7 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 	if err := m.store.DeleteNetwork(n.ID); err != nil {
 		return err
 	}
+	m.log.InfoContext(ctx, "network deleted", "nid", n.ID)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.networks, n.ID)

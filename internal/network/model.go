@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -239,9 +240,32 @@ type Plan struct {
 	OwnsBridge bool
 }
 
+// ErrLingering is the error of a deleted endpoint in an ApplyError that no longer
+// carries traffic, while the rest of it is being removed in the background. The
+// fabric calls Dirty when that is done.
+var ErrLingering = errors.New("its link is still being removed")
+
 // ApplyError tells which endpoints could not be made real.
 type ApplyError struct {
 	Endpoints map[EndpointID]error
+}
+
+// Unwrap returns the errors of the endpoints, but ErrLingering only if there is
+// no other.
+func (e *ApplyError) Unwrap() []error {
+	var errs []error
+	lingers := false
+	for _, err := range e.Endpoints {
+		if err == ErrLingering {
+			lingers = true
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	if lingers && len(errs) == 0 {
+		return []error{ErrLingering}
+	}
+	return errs
 }
 
 func (e *ApplyError) Error() string {

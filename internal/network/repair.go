@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -176,8 +177,8 @@ func (m *Manager) repairOne(ctx context.Context, id ID, failures *failureLog) {
 	} else {
 		err = m.apply(ctx, e)
 	}
-	if ctx.Err() != nil {
-		return
+	if ctx.Err() != nil || errors.Is(err, ErrLingering) {
+		return // of the second, the fabric will tell
 	}
 	news, wait := failures.note(id, err)
 	switch {

@@ -275,17 +275,14 @@ func nextCfg(sealed []ovsdb.Result) int {
 }
 
 // prove waits until ovs-vswitchd has taken configuration number target, and
-// checks the ports in c.check. Ports that were only removed need no proof: if
-// ovs-vswitchd is away, it will not find them when it comes back.
+// checks the ports in c.check. Ports that were only removed need no proof: they
+// are gone from the database, and ovs-vswitchd follows in its own time.
 func (f *Fabric) prove(ctx context.Context, c *change, target int) error {
 	if len(c.check) == 0 {
-		if target == 0 || f.silent.Load() {
+		if len(c.edits) == 0 {
 			return nil
 		}
-		if err := f.taken(ctx, target, nil); err != nil && len(c.edits) > 0 {
-			return err
-		}
-		return nil
+		return f.taken(ctx, target, nil)
 	}
 	verdicts := make(map[network.EndpointID]error, len(c.check))
 	err := f.taken(ctx, target, func(v ovsdb.View) bool {
@@ -371,23 +368,18 @@ func (f *Fabric) taken(ctx context.Context, target int, until func(ovsdb.View) b
 	return err
 }
 
-// removeLinks removes the links of deleted endpoints whose port is gone.
+// removeLinks hands the links of deleted endpoints whose port is gone to the
+// reaper. Ports are not waited for: names of links are never used again, so the
+// userspace datapath cannot take a new link for the old one.
 func (f *Fabric) removeLinks(c *change) {
-	aliases := make(map[string]string)
-	byHost := make(map[string]network.EndpointID)
 	for _, ep := range c.detach {
-		if ep.Phase == network.PhaseDeleting && c.errs[ep.ID] == nil {
-			host, _ := ep.ID.Links()
-			aliases[host] = alias(ep)
-			byHost[host] = ep.ID
+		if ep.Phase != network.PhaseDeleting || c.errs[ep.ID] != nil {
+			continue
 		}
-	}
-	if len(aliases) == 0 {
-		return
-	}
-	for host, err := range f.links.DeleteAll(aliases) {
-		if !errors.Is(err, link.ErrForeign) {
-			c.errs[byHost[host]] = err
+		host, _ := ep.ID.Links()
+		if _, linked := f.deviceOf(host); linked {
+			f.reap(doomed{host: host, alias: alias(ep), network: c.net.ID})
+			c.errs[ep.ID] = network.ErrLingering
 		}
 	}
 }

@@ -28,7 +28,11 @@ type Fabric struct {
 	served atomic.Bool // ovs-vswitchd was seen taking a change
 	silent atomic.Bool // ovs-vswitchd let the last wait run out
 
-	mu      sync.Mutex // guards the following
+	reaper chan struct{} // capacity 1: there is something in doomed
+	gone   atomic.Int64  // configuration number of the last bridge removal
+
+	mu      sync.Mutex        // guards the following
+	doomed  map[string]doomed // links to be removed, by name
 	devices map[string]device
 	settled map[network.EndpointID]settled
 	events  uint64                        // number of events so far
@@ -48,6 +52,8 @@ type settled struct{ network, endpoint uint64 }
 func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...network.ID)) (*Fabric, error) {
 	f := &Fabric{
 		links: links, log: log, dirty: dirty,
+		reaper:  make(chan struct{}, 1),
+		doomed:  make(map[string]doomed),
 		devices: make(map[string]device),
 		settled: make(map[network.EndpointID]settled),
 		touched: make(map[network.EndpointID]uint64),
@@ -65,6 +71,7 @@ func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...ne
 func (f *Fabric) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.db.Run(ctx) })
+	g.Go(func() error { return f.runReaper(ctx) })
 	g.Go(func() error {
 		err := f.links.Watch(ctx, f.linkChanged)
 		if ctx.Err() != nil {
@@ -98,14 +105,21 @@ func (f *Fabric) Ready(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("database Open_vSwitch at %s is empty: Open vSwitch has not been started (ovs-vsctl init)", f.db.Endpoint())
 	}
-	if err == nil {
-		f.rooted.Store(true)
+	if err != nil {
+		return err
 	}
-	return err
+	f.rooted.Store(true)
+	if gone := f.gone.Swap(0); gone != 0 && !f.silent.Load() {
+		// The device of a bridge that was just removed must not be taken for
+		// somebody else's.
+		return f.taken(ctx, int(gone), nil)
+	}
+	return nil
 }
 
 // synced has everything looked at anew.
 func (f *Fabric) synced() {
+	f.gone.Store(0) // of another database, perhaps
 	f.mu.Lock()
 	f.events++
 	for id := range f.settled {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What demo.sh and demo-clean.sh share. The caller has `set -euo pipefail`.
 
 name=ovs-container-network

@@ -138,7 +138,7 @@ start_ovs_directly() {
 	if ! ovsdb_answers; then
 		say "starting ovsdb-server"
 		/usr/share/openvswitch/scripts/ovs-ctl --no-ovs-vswitchd --system-id=random start \
-			>"$memory/ovs-ctl.log" 2>&1 9>&- || { tail -5 "$memory/ovs-ctl.log" >&2; return 1; }
+			>"$memory/ovs.log" 2>&1 9>&- || { tail -5 "$memory/ovs.log" >&2; return 1; }
 		wait_for 10 ovsdb_answers
 		remember_daemon ovsdb-server "$(cat /run/openvswitch/ovsdb-server.pid)"
 	fi
@@ -147,7 +147,8 @@ start_ovs_directly() {
 		# Not by ovs-ctl, which gives up when there is no kernel module and
 		# may remove that of Linux bridges in search of a remedy.
 		modprobe -q openvswitch 2>/dev/null || true
-		ovs-vswitchd --pidfile --detach --log-file -vconsole:off -vsyslog:off 9>&-
+		ovs-vswitchd --pidfile --detach --log-file -vconsole:off -vsyslog:off \
+			>"$memory/ovs.log" 2>&1 9>&- || { tail -5 "$memory/ovs.log" >&2; return 1; }
 		wait_for 10 vswitchd_answers
 		remember_daemon ovs-vswitchd "$(cat /run/openvswitch/ovs-vswitchd.pid)"
 	fi
@@ -223,14 +224,14 @@ made_of() { # what the plugin is made of, as one number
 # foreign_driver prints who serves the driver's name already: the host service, or
 # a managed plugin that the demo did not make.
 foreign_driver() {
-	local p
-	for p in $(docker plugin ls --filter enabled=true --format '{{.Name}}' | grep "^$name:" || true); do
+	local enabled p
+	enabled=$(docker plugin ls --filter enabled=true --format '{{.Name}}' | awk -v n="$name:" 'index($0, n) == 1')
+	for p in $enabled; do
 		[ -n "$(remembered plugin "$p")" ] || echo "the managed plugin $p"
 	done
 	if has_systemd && systemctl is-active -q $name.socket; then
 		echo "the host service"
-	elif [ -z "$(docker plugin ls --filter enabled=true --format '{{.Name}}' | grep "^$name:")" ] &&
-		timeout 10 "bin/$name" status >/dev/null 2>&1; then
+	elif [ -z "$enabled" ] && timeout 10 "bin/$name" status >/dev/null 2>&1; then
 		echo "the host service"
 	fi
 }

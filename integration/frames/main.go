@@ -47,13 +47,26 @@ func run(args []string) error {
 		return fmt.Errorf("open packet socket: %w", err)
 	}
 	for _, k := range kinds {
-		frame := slab(k.dst, dev.HardwareAddr, tags, k.etherType, k.body(args[1]))
-		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: dev.Index}); err != nil {
-			return fmt.Errorf("send %d bytes: %w", len(frame), err)
+		b := frame(k.dst, dev.HardwareAddr, tags, k.etherType, k.body(args[1]))
+		if err := unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: dev.Index}); err != nil {
+			return fmt.Errorf("send %d bytes: %w", len(b), err)
 		}
 	}
 	return nil
 }
+
+var (
+	broadcast = []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	allNodes  = []byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x01} // of IPv6
+	mdns      = []byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0xfb}
+	nobody    = []byte{0x02, 0xde, 0xad, 0xbe, 0xef, 0x01}
+)
+
+const (
+	etherIPv4       = 0x0800
+	etherARP        = 0x0806
+	etherExperiment = 0x88b5 // IEEE 802, for local experiments
+)
 
 // kinds are the frames of one call.
 var kinds = []struct {
@@ -61,12 +74,12 @@ var kinds = []struct {
 	etherType uint16
 	body      func(text string) []byte
 }{
-	{[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 0x0806, arp},                              // broadcast
-	{[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 0x88b5, named("broadcast")},               // the type for experiments
-	{[]byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x01}, 0x88b5, named("multicast")},               // all IPv6 nodes
-	{[]byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0xfb}, 0x88b5, named("multicast4")},              // as mDNS
-	{[]byte{0x02, 0xde, 0xad, 0xbe, 0xef, 0x01}, 0x88b5, named("unknown")},                 // nobody's address
-	{[]byte{0x02, 0xde, 0xad, 0xbe, 0xef, 0x02}, 0x0800, named("nonsense in place of IP")}, // nobody's either
+	{broadcast, etherARP, arp},
+	{broadcast, etherExperiment, named("broadcast")},
+	{allNodes, etherExperiment, named("multicast")},
+	{mdns, etherExperiment, named("mdns")},
+	{nobody, etherExperiment, named("unknown")},
+	{nobody, etherIPv4, named("nonsense")}, // in place of a packet
 }
 
 // named makes a payload that says its kind and the text.
@@ -107,8 +120,8 @@ func parseTags(args []string) ([]tag, error) {
 	return tags, nil
 }
 
-// slab puts a frame together, of at least 64 bytes.
-func slab(dst, src []byte, tags []tag, etherType uint16, body []byte) []byte {
+// frame puts a frame together, of at least 64 bytes.
+func frame(dst, src []byte, tags []tag, etherType uint16, body []byte) []byte {
 	b := append(append([]byte{}, dst...), src...)
 	for _, t := range tags {
 		b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, t.tpid), t.vlan)

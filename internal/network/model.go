@@ -226,8 +226,9 @@ type Fabric interface {
 	Remove(ctx context.Context, n Network, keepBridge bool) error
 
 	// Prune removes what carries this driver's mark and belongs to nothing in
-	// keep, unless a running container still uses it or spare says that its
-	// record could not be read.
+	// keep, unless a running container still uses it or spare says that it may
+	// belong to a record that could not be read. An id that is not known is given
+	// to spare as empty.
 	Prune(ctx context.Context, keep []Network, spare func(ID, EndpointID) bool) error
 
 	// Observe reports the state of n as seen now. It only reads.

@@ -223,7 +223,10 @@ func jitter(d time.Duration) time.Duration {
 func (m *Manager) prune(ctx context.Context) error {
 	spare := func(id ID, eid EndpointID) bool {
 		return slices.ContainsFunc(m.damaged, func(d Damage) bool {
-			return d.Network == id && (d.Endpoint == "" || d.Endpoint == eid)
+			if d.Endpoint == "" {
+				return id == "" || d.Network == id
+			}
+			return d.Endpoint == eid
 		})
 	}
 	if err := m.fabric.Prune(ctx, m.Networks(), spare); err != nil {

@@ -84,20 +84,27 @@ func (db *DB) CommitEach(ctx context.Context, groups [][]Operation, seal *Seal) 
 	select {
 	case db.queue <- queued:
 	case <-ctx.Done():
-		for i := range outcomes {
-			outcomes[i].Err = ctx.Err()
-		}
-		return outcomes
+	case <-db.stopped:
 	}
 	for i, g := range queued {
 		select {
 		case outcomes[i] = <-g.result:
+			continue
 		case <-ctx.Done():
 			outcomes[i].Err = ctx.Err()
+		case <-db.stopped:
+			outcomes[i].Err = errStopped
+		}
+		select {
+		case outcomes[i] = <-g.result: // answered in the same moment
+		default:
 		}
 	}
 	return outcomes
 }
+
+// errStopped answers what Run left in the queue.
+var errStopped = errors.New("the driver is stopping")
 
 // runCommits carries out the queue until ctx ends.
 func (db *DB) runCommits(ctx context.Context) {
@@ -133,6 +140,7 @@ func operations(batch []*group) (n int) {
 // the server refuses the transaction as a whole, as it does for a name that is
 // not unique, each group is tried alone.
 func (db *DB) commit(ctx context.Context, batch []*group) {
+	batch = db.valid(batch)
 	for len(batch) > 0 {
 		ops, seal := join(batch)
 		results, err := db.transact(ctx, ops)
@@ -157,6 +165,30 @@ func (db *DB) commit(ctx context.Context, batch []*group) {
 		}
 		return
 	}
+}
+
+// valid answers the groups that name what the database has not and returns the
+// others: the library refuses a transaction as a whole for it.
+func (db *DB) valid(batch []*group) []*group {
+	db.mu.Lock()
+	c := db.conn
+	db.mu.Unlock()
+	if c == nil {
+		return batch // refused later, with the cause
+	}
+	schema := c.client.Schema()
+	if len(schema.Tables) == 0 {
+		return batch // lost in this moment
+	}
+	valid := make([]*group, 0, len(batch))
+	for _, g := range batch {
+		if schema.ValidateOperations(g.ops...) {
+			valid = append(valid, g)
+			continue
+		}
+		g.result <- Outcome{Err: fmt.Errorf("database %s at %s lacks a table or column of the change: its version is too old", db.cfg.Database, db.cfg.Endpoint)}
+	}
+	return valid
 }
 
 // join makes one list of the operations of all groups, with the named UUIDs of
@@ -197,10 +229,15 @@ func (db *DB) transact(ctx context.Context, ops []Operation) ([]Result, error) {
 	if c == nil {
 		return nil, lost
 	}
-	ctx, cancel := context.WithTimeout(ctx, transactTimeout)
+	limited, cancel := context.WithTimeout(ctx, transactTimeout)
 	defer cancel()
-	results, err := c.client.Transact(ctx, ops...)
+	results, err := c.client.Transact(limited, ops...)
 	if err != nil {
+		if limited.Err() != nil && ctx.Err() == nil {
+			// Those behind this one would wait as long in vain.
+			db.drop(c, errors.New("the server does not answer"))
+			c.client.Close()
+		}
 		return nil, fmt.Errorf("transaction with %s failed: %w", db.cfg.Endpoint, err)
 	}
 	for i, r := range results {

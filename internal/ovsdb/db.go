@@ -67,6 +67,8 @@ type DB struct {
 	start time.Time
 	queue chan []*group
 
+	stopped chan struct{} // closed when Run has ended
+
 	mu      sync.Mutex // guards the following
 	conn    *conn      // nil while not connected
 	seen    bool       // was connected once
@@ -95,12 +97,14 @@ func New(cfg Config) (*DB, error) {
 	return &DB{
 		cfg: cfg, model: m, start: now, since: now,
 		queue:   make(chan []*group, 1024),
+		stopped: make(chan struct{}),
 		changed: make(chan struct{}),
 	}, nil
 }
 
-// Run keeps the connection until ctx ends.
+// Run keeps the connection until ctx ends. It is called once.
 func (db *DB) Run(ctx context.Context) error {
+	defer close(db.stopped)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { db.runCommits(ctx) })
@@ -151,7 +155,7 @@ func (db *DB) connectOnce(ctx context.Context) {
 		db.cfg.Synced()
 	}
 	err = db.watch(ctx, c, lost)
-	db.setConn(nil, err)
+	db.drop(cn, err)
 	if ctx.Err() == nil {
 		db.cfg.Log.Warn("connection lost", "database", db.cfg.Database, "endpoint", db.cfg.Endpoint, "err", err)
 	}
@@ -237,6 +241,16 @@ func (db *DB) setConn(c *conn, err error) {
 		db.lastErr = err
 	}
 	db.broadcastLocked()
+}
+
+// drop is setConn(nil, err), unless c was dropped already, for a better reason.
+func (db *DB) drop(c *conn, err error) {
+	db.mu.Lock()
+	current := db.conn == c
+	db.mu.Unlock()
+	if current {
+		db.setConn(nil, err)
+	}
 }
 
 func (db *DB) note(old, row model.Model) {

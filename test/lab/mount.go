@@ -19,9 +19,14 @@ import (
 var privateDirs = []string{
 	"/etc/docker", "/etc/openvswitch", "/etc/ovn",
 	"/root/.docker", "/tmp", "/usr/local/bin",
-	"/var/lib/containerd", "/var/lib/docker", "/var/lib/openvswitch", "/var/lib/ovn", "/var/lib/ovs-container-network",
+	"/var/lib/containerd", "/var/lib/docker", "/var/lib/openvswitch", "/var/lib/ovn",
 	"/var/log/openvswitch", "/var/log/ovn",
 }
+
+// hiddenDirs are empty at first too, but stay part of the root's file system: a
+// managed plugin sees its state through a bind of /var/lib alone, which does not
+// show what is mounted below.
+var hiddenDirs = []string{"/var/lib/ovs-container-network"}
 
 // mount is one of the mounts that make a host. One without a type is a bind
 // mount: src is then a file or directory of the machine.
@@ -157,6 +162,11 @@ func (s *initSpec) mountOverlay() (root string, err error) {
 	if err := os.Chmod(diskDir(s.Dir, "/tmp"), 0o777|os.ModeSticky); err != nil {
 		return "", err
 	}
+	for _, p := range hiddenDirs {
+		if err := hide(filepath.Join(upper, p)); err != nil {
+			return "", err
+		}
+	}
 	// An overlay shows what is on the lower file system and nothing of what is
 	// mounted in it. That matters beyond privacy: a copy of the machine's
 	// /run/netns or of another engine's overlays would keep those alive as long
@@ -166,6 +176,22 @@ func (s *initSpec) mountOverlay() (root string, err error) {
 		return "", fmt.Errorf("overlay of %s: %w (the lab's directory has to be on a disk, not on an overlay or tmpfs)", s.Root, err)
 	}
 	return root, nil
+}
+
+// hide makes a directory of an overlay's upper side, unless it is there, that
+// shows nothing of the lower side (Documentation/filesystems/overlayfs, opaque
+// directories).
+func hide(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Setxattr(dir, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
+		return fmt.Errorf("hide %s: %w", dir, err)
+	}
+	return nil
 }
 
 // pivot makes root the root of this mount namespace and drops the old one.

@@ -1,0 +1,299 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// fakeFabric is a switch in memory. It does what an Open vSwitch would do and
+// refuses what that would refuse, in the words of errUnreachable when it is
+// down. Endpoints can be told to fail, and Apply to wait.
+type fakeFabric struct {
+	t *testing.T
+
+	mu       sync.Mutex // guards the following
+	down     bool
+	bridges  map[string]bool // by name, true: carries our mark
+	ports    map[string]fakePort
+	links    map[string]EndpointID // host ends that exist
+	failing  map[EndpointID]error  // makes Apply fail for the endpoint
+	failNet  error                 // makes Apply fail as a whole
+	failGone error                 // makes Remove fail
+	gate     chan struct{}         // if set, Apply waits until it is closed
+	budget   time.Duration         // how long Ready waits while the fabric is down
+	busy     map[ID]bool           // an Apply is under way
+	applies  map[ID][]time.Time
+	plans    int
+	prunes   []time.Time
+}
+
+type fakePort struct {
+	bridge, network, endpoint string
+	foreign                   bool
+	Port
+}
+
+var errUnreachable = errors.New("cannot reach the database at unix:/fake: connection refused")
+
+func newFabric(t *testing.T) *fakeFabric {
+	return &fakeFabric{
+		t: t, bridges: map[string]bool{}, ports: map[string]fakePort{}, links: map[string]EndpointID{},
+		failing: map[EndpointID]error{}, busy: map[ID]bool{}, applies: map[ID][]time.Time{},
+	}
+}
+
+// with changes what the fabric is told to do.
+func (f *fakeFabric) with(change func(*fakeFabric)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+// hold makes Apply wait until the returned function is called.
+func (f *fakeFabric) hold() (release func()) {
+	gate := make(chan struct{})
+	f.with(func(f *fakeFabric) { f.gate = gate })
+	return sync.OnceFunc(func() {
+		f.with(func(f *fakeFabric) { f.gate = nil })
+		close(gate)
+	})
+}
+
+func (f *fakeFabric) isDown() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.down
+}
+
+func (f *fakeFabric) Ready(ctx context.Context) error {
+	if !f.isDown() {
+		return ctx.Err()
+	}
+	wait := time.NewTimer(f.budget)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-wait.C:
+	}
+	if f.isDown() {
+		return errUnreachable
+	}
+	return nil
+}
+
+func (f *fakeFabric) Plan(cfg Config, others []Network) (Plan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plans++
+	if f.down {
+		return Plan{}, errUnreachable
+	}
+	if cfg.Bridge == "" {
+		cfg.Bridge = "br-int"
+	}
+	used := map[uint16]bool{}
+	for _, o := range others {
+		if o.Config.Bridge == cfg.Bridge {
+			used[o.Config.VLAN] = true
+		}
+	}
+	if cfg.VLANMode == VLANAuto {
+		for cfg.VLAN = MaxVLAN; used[cfg.VLAN]; cfg.VLAN-- {
+		}
+	}
+	marked, exists := f.bridges[cfg.Bridge]
+	return Plan{Config: cfg, OwnsBridge: !exists || marked}, nil
+}
+
+func (f *fakeFabric) Apply(ctx context.Context, n Network) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy[n.ID] {
+		f.t.Errorf("two Applies of network %s at once", n.ID)
+	}
+	f.busy[n.ID] = true
+	defer func() { f.busy[n.ID] = false }()
+	f.applies[n.ID] = append(f.applies[n.ID], time.Now())
+	if gate := f.gate; gate != nil {
+		f.mu.Unlock()
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case f.down:
+		return errUnreachable
+	case f.failNet != nil:
+		return f.failNet
+	}
+	if _, exists := f.bridges[n.Config.Bridge]; !exists && n.Phase != PhaseDeleting {
+		f.bridges[n.Config.Bridge] = n.OwnsBridge
+	}
+	errs := map[EndpointID]error{}
+	for _, ep := range n.Endpoints {
+		if err := f.applyEndpoint(n, ep); err != nil {
+			errs[ep.ID] = err
+		}
+	}
+	if len(errs) > 0 {
+		return &ApplyError{Endpoints: errs}
+	}
+	return nil
+}
+
+func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
+	if err := f.failing[ep.ID]; err != nil {
+		return err
+	}
+	host, _ := ep.ID.Links()
+	p, exists := f.ports[host]
+	if exists && p.foreign && ep.Phase != PhaseDeleting && ep.Phase != PhaseCreated {
+		return fmt.Errorf("the port name %s is taken", host)
+	}
+	switch ep.Phase {
+	case PhaseJoining, PhaseJoined:
+		if _, linked := f.links[host]; !linked && ep.Phase == PhaseJoined {
+			return errors.New("its link is gone")
+		}
+		want := n.Port(ep)
+		if mac, err := net.ParseMAC(ep.MAC); err != nil || mac[0]&1 != 0 || want.VLAN > MaxVLAN || want.MTU < MinMTU || ep.Sandbox == "" {
+			return fmt.Errorf("impossible endpoint %+v", ep)
+		}
+		if _, bridged := f.bridges[n.Config.Bridge]; !bridged {
+			return fmt.Errorf("no bridge %s", n.Config.Bridge)
+		}
+		f.links[host] = ep.ID
+		f.ports[host] = fakePort{bridge: n.Config.Bridge, network: string(n.ID), endpoint: string(ep.ID), Port: want}
+	case PhaseCreated, PhaseDeleting:
+		if exists && !p.foreign {
+			delete(f.ports, host)
+		}
+		if ep.Phase == PhaseDeleting {
+			delete(f.links, host)
+		}
+	default:
+		return fmt.Errorf("endpoint %s is %q", ep.ID, ep.Phase)
+	}
+	return nil
+}
+
+func (f *fakeFabric) Remove(_ context.Context, n Network, keepBridge bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.down:
+		return errUnreachable
+	case f.failGone != nil:
+		return f.failGone
+	case n.Phase != PhaseDeleting:
+		return fmt.Errorf("network %s is %s", n.ID, n.Phase)
+	}
+	for id := range n.Endpoints {
+		host, _ := id.Links()
+		if _, linked := f.links[host]; linked {
+			return fmt.Errorf("endpoint %s still has a link, which nobody would remove any more", id)
+		}
+	}
+	inUse := false
+	for name, p := range f.ports {
+		if p.network == string(n.ID) {
+			delete(f.ports, name)
+		} else if p.bridge == n.Config.Bridge {
+			inUse = true
+		}
+	}
+	if !keepBridge && n.OwnsBridge && f.bridges[n.Config.Bridge] && !inUse {
+		delete(f.bridges, n.Config.Bridge)
+	}
+	return nil
+}
+
+// Prune removes at once what a real fabric would first watch for a while.
+func (f *fakeFabric) Prune(_ context.Context, keep []Network, spare func(ID, EndpointID) bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prunes = append(f.prunes, time.Now())
+	if f.down {
+		return errUnreachable
+	}
+	wanted, bridges := map[string]bool{}, map[string]bool{}
+	for _, n := range keep {
+		bridges[n.Config.Bridge] = true
+		for id := range n.Endpoints {
+			host, _ := id.Links()
+			wanted[host] = true
+		}
+	}
+	for name, p := range f.ports {
+		if !p.foreign && !wanted[name] && !spare(ID(p.network), EndpointID(p.endpoint)) {
+			delete(f.ports, name)
+			delete(f.links, name)
+		}
+	}
+	for name, marked := range f.bridges {
+		inUse := slices.ContainsFunc(slices.Collect(maps.Values(f.ports)), func(p fakePort) bool { return p.bridge == name })
+		if marked && !bridges[name] && !inUse {
+			delete(f.bridges, name)
+		}
+	}
+	return nil
+}
+
+func (f *fakeFabric) Observe(n Network) Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Status{Health: "ok", Datapath: "system", Endpoints: map[EndpointID]EndpointStatus{}}
+	if f.down {
+		s.Health, s.Problems = "degraded", []string{errUnreachable.Error()}
+	}
+	for id := range n.Endpoints {
+		host, _ := id.Links()
+		_, linked := f.links[host]
+		e := EndpointStatus{Port: host, Linked: linked, Health: "detached", Reason: string(n.Endpoints[id].Phase)}
+		if p, ok := f.ports[host]; ok && !p.foreign {
+			e.OFPort, e.Health, e.Reason = 1, "ok", ""
+		}
+		s.Endpoints[id] = e
+	}
+	return s
+}
+
+// String is the whole switch as text, a line for each bridge, port and link
+// without a port.
+func (f *fakeFabric) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var lines []string
+	for name, marked := range f.bridges {
+		lines = append(lines, fmt.Sprintf("bridge %s ours=%v", name, marked))
+	}
+	for name, p := range f.ports {
+		lines = append(lines, portLine(name, p.bridge, p.Port))
+	}
+	for name := range f.links {
+		if _, ok := f.ports[name]; !ok {
+			lines = append(lines, "link "+name)
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func portLine(name, bridge string, p Port) string {
+	return fmt.Sprintf("port %s on %s vlan=%d mtu=%d %v", name, bridge, p.VLAN, p.MTU, p.ExternalIDs)
+}

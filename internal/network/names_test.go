@@ -1,0 +1,89 @@
+package network_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// Names of links fit into Linux's 15 bytes, start with what marks them, and
+// differ for all endpoints that a host will ever see.
+func TestLinkNames(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const hosts = 100_000
+	seen := make(map[string]EndpointID, 2*hosts)
+	note := func(id EndpointID, name string) {
+		if old, taken := seen[name]; taken {
+			t.Fatalf("%q and %q have the same name %s", old, id, name)
+		}
+		if len(name) > 15 || strings.ContainsAny(name, "/ :") {
+			t.Fatalf("%q is no name for a link", name)
+		}
+		seen[name] = id
+	}
+	for range hosts {
+		id := EndpointID(fmt.Sprintf("%016x%016x%016x%016x", r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64()))
+		host, peer := id.Links()
+		note(id, host)
+		note(id, peer)
+		if !strings.HasPrefix(host, LinkPrefix) || strings.HasPrefix(peer, LinkPrefix) {
+			t.Fatalf("the names %s, %s do not tell which end it is", host, peer)
+		}
+	}
+	// Ids that are not hexadecimal are hashed, however like each other they look.
+	for i := range 1000 {
+		id := EndpointID(fmt.Sprintf("swarm-endpoint-number-%d", i))
+		host, peer := id.Links()
+		note(id, host)
+		note(id, peer)
+	}
+	for _, id := range []EndpointID{"", "a", "0123456789a", "0123456789a/", "ÄÖÜ456789abcdef", "0123456789ag", "../../etc/passwd"} {
+		host, peer := id.Links()
+		note(id, host)
+		note(id, peer)
+	}
+}
+
+// The names and the derived MAC of an endpoint never change from one version to
+// the next: links that exist are found by them.
+func TestNamesAreStable(t *testing.T) {
+	var b strings.Builder
+	for _, id := range []EndpointID{eid("a"), eid("b"), "0123456789ab", "x1p2r3sjkq8dj2v0c8k0l4a7b", "", "short"} {
+		host, peer := id.Links()
+		fmt.Fprintf(&b, "%-64q %s %s\n", id, host, peer)
+	}
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		for _, name := range []string{"a", "b"} {
+			ep, err := r.CreateEndpoint(t.Context(), endpointRequest("n", name, ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&b, "%-64q %s\n", ep.ID, ep.MAC)
+		}
+	})
+	golden(t, "names.txt", b.String())
+}
+
+// A MAC that nobody gave is locally administered and unicast, and another one
+// for every endpoint.
+func TestDerivedMACs(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		seen := map[string]bool{}
+		for i := range 200 {
+			ep, err := r.CreateEndpoint(t.Context(), endpointRequest("n", fmt.Sprint(i), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var first byte
+			if _, err := fmt.Sscanf(ep.MAC, "%02x:", &first); err != nil || len(ep.MAC) != 17 || first&3 != 2 || seen[ep.MAC] {
+				t.Errorf("endpoint %d got MAC %s, %v", i, ep.MAC, err)
+			}
+			seen[ep.MAC] = true
+		}
+	})
+}

@@ -1,0 +1,149 @@
+package network_test
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// quoted is a value as messages show it.
+func quoted(v string) string { return strconv.Quote(v) }
+
+var bridgeName = regexp.MustCompile(`^[A-Za-z0-9_+@][A-Za-z0-9._+@-]{0,14}$`)
+
+// Whatever comes, nothing panics, what is accepted can be built, and a refusal
+// names every key with its value.
+func FuzzParseOptions(f *testing.F) {
+	for _, c := range append(slices.Clone(badValues), badNetworkValues...) {
+		f.Add(c.key, c.value, "vlan", "10", false, true, true)
+	}
+	f.Add("bridge", "br-int", "VLAN", "none", true, true, true)
+	f.Add("mtu", "1279", "gateway_mode", "external", false, true, false)
+	f.Add("external_ids", "a=b,c=d", "tenant_id", "blue", false, false, true)
+	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string, internal, v4, v6 bool) {
+		given := map[string]string{key1: value1, key2: value2}
+		for k, v := range given {
+			if !utf8.ValidString(k) || !utf8.ValidString(v) {
+				return // cannot come in JSON
+			}
+		}
+		var nets []Subnet
+		if v4 {
+			nets = append(nets, subnets("10.0.0.0/24")...)
+		}
+		if v6 {
+			nets = append(nets, subnets("fd00::/64")...)
+		}
+		c, err := ParseOptions(given, internal, nets)
+		if err != nil {
+			checkRefusal(t, err, given)
+			return
+		}
+		if c.Bridge != "" && !bridgeName.MatchString(c.Bridge) {
+			t.Errorf("accepted bridge %q", c.Bridge)
+		}
+		switch c.VLANMode {
+		case VLANAuto, VLANNone:
+			if c.VLAN != 0 {
+				t.Errorf("VLAN %d with mode %s", c.VLAN, c.VLANMode)
+			}
+		case VLANTag:
+			if c.VLAN < 1 || c.VLAN > 4094 {
+				t.Errorf("accepted VLAN %d", c.VLAN)
+			}
+		default:
+			t.Errorf("accepted mode %q", c.VLANMode)
+		}
+		checkMTU(t, c.MTU, v6)
+		checkIDs(t, c.ExternalIDs)
+		if strings.ContainsFunc(c.TenantID, func(r rune) bool { return !unicode.IsPrint(r) }) || len(c.TenantID) > 255 {
+			t.Errorf("accepted tenant %q", c.TenantID)
+		}
+		if c.IPAM != IPAMDocker && c.IPAM != IPAMStatic || c.Internal != internal ||
+			c.Gateway != GatewayDocker && c.Gateway != GatewayExternal && c.Gateway != GatewayNone ||
+			c.Gateway == GatewayExternal && (internal || len(nets) == 0) {
+			t.Errorf("accepted %+v", c)
+		}
+		if again, err := ParseOptions(shout(given), internal, nets); err != nil || again.VLAN != c.VLAN || again.MTU != c.MTU || again.IPAM != c.IPAM || again.Gateway != c.Gateway {
+			t.Errorf("keys in capitals are taken for something else: %+v, %v", again, err)
+		}
+	})
+}
+
+func FuzzParseAttachment(f *testing.F) {
+	for _, c := range badValues {
+		f.Add(c.key, c.value, "mtu", "1400", true)
+	}
+	f.Add("vlan", "none", "external_ids", "a=b", false)
+	f.Add("com.docker.network.endpoint.sysctls", "x", "mtu", "1279", true)
+	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string, ipv6 bool) {
+		given := map[string]string{key1: value1, key2: value2}
+		for k, v := range given {
+			if !utf8.ValidString(k) || !utf8.ValidString(v) {
+				return // cannot come in JSON
+			}
+		}
+		a, err := ParseAttachment(given, ipv6)
+		if err != nil {
+			checkRefusal(t, err, given)
+			return
+		}
+		if a.VLAN != nil && *a.VLAN > 4094 {
+			t.Errorf("accepted VLAN %d", *a.VLAN)
+		}
+		if a.MTU != 0 {
+			checkMTU(t, a.MTU, ipv6)
+		}
+		checkIDs(t, a.ExternalIDs)
+	})
+}
+
+// checkRefusal fails unless every fault names a key that was given, with its
+// value, and what is allowed.
+func checkRefusal(t *testing.T, err error, given map[string]string) {
+	var all *OptionsError
+	if !errors.As(err, &all) || len(all.Faults) == 0 {
+		t.Fatalf("got %v, want an OptionsError", err)
+	}
+	for _, fault := range all.Faults {
+		named := false
+		for k, v := range given {
+			named = named || strings.Contains(strings.ToLower(fault), strings.ToLower(k)) && strings.Contains(fault, quoted(v))
+		}
+		if !named || !strings.Contains(fault, "allowed") && !strings.Contains(fault, "given twice") && !strings.Contains(fault, "give") && !strings.Contains(fault, "leave out") {
+			t.Errorf("this names no option, or no remedy: %q", fault)
+		}
+	}
+}
+
+func checkMTU(t *testing.T, mtu int, ipv6 bool) {
+	if mtu < 576 || mtu > 65535 || ipv6 && mtu < 1280 {
+		t.Errorf("accepted MTU %d, IPv6 %v", mtu, ipv6)
+	}
+}
+
+func checkIDs(t *testing.T, ids map[string]string) {
+	for k, v := range ids {
+		odd := func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune("'\"`", r) }
+		if k == "" || len(k) > 255 || len(v) > 255 || strings.ContainsFunc(k+v, odd) || strings.ContainsAny(k, " ,=") || k == KeyOwner || strings.HasPrefix(k, "ovn-") {
+			t.Errorf("accepted external id %q=%q", k, v)
+		}
+	}
+}
+
+// shout is the same options with keys and enumerated values in capitals, as
+// far as these have capitals that Docker's command line would lower again.
+func shout(given map[string]string) map[string]string {
+	loud := make(map[string]string, len(given))
+	for k, v := range given {
+		loud[strings.ToUpper(k)] = v
+	}
+	return loud
+}

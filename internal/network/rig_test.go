@@ -1,0 +1,314 @@
+package network_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// rig is a Manager among fakes. It belongs into a synctest bubble, where time
+// passes only when everybody waits.
+type rig struct {
+	*Manager
+	t      *testing.T
+	fabric *fakeFabric
+	store  *fakeStore
+	pools  *fakePools
+	now    func() time.Time
+
+	mu        sync.Mutex // guards the following
+	dead      map[string]bool
+	invisible map[string]bool
+
+	damaged []Damage
+	stop    func()
+}
+
+// inBubble runs a test on a rig whose repair loop runs.
+func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.run()
+		synctest.Wait()
+		test(t, r)
+	})
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{
+		t: t, fabric: newFabric(t), store: newStore(t), pools: &fakePools{claimed: map[ID]int{}, static: map[ID]bool{}},
+		dead: map[string]bool{}, invisible: map[string]bool{}, stop: func() {},
+	}
+	r.load()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+// load makes a Manager of what the store holds.
+func (r *rig) load() {
+	r.Manager = NewManager(Options{
+		Fabric: r.fabric, Store: r.store, Pools: r.pools, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive,
+	}, r.store.load())
+}
+
+// run starts the repair loop. Its end is waited for when the test ends.
+func (r *rig) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	m := r.Manager
+	go func() { ended <- m.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+// restart ends the daemon and starts it again.
+func (r *rig) restart() {
+	r.stop()
+	r.load()
+	r.run()
+}
+
+// settle lets the repair loop do what it has to do.
+func (r *rig) settle() {
+	time.Sleep(3 * time.Second)
+	synctest.Wait()
+}
+
+// up ends an outage, as a fabric would tell.
+func (r *rig) up() {
+	r.fabric.with(func(f *fakeFabric) { f.down = false })
+	r.Dirty()
+}
+
+func (r *rig) downFabric() { r.fabric.with(func(f *fakeFabric) { f.down = true }) }
+
+func (r *rig) alive(sandbox string) (alive, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.dead[sandbox] && !r.invisible[sandbox], !r.invisible[sandbox]
+}
+
+// kill ends a container without a word to the driver.
+func (r *rig) kill(sandbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead[sandbox] = true
+}
+
+// hex64 is an id as Docker makes them.
+func hex64(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])
+}
+
+func nid(name string) ID         { return ID(hex64("network " + name)) }
+func eid(name string) EndpointID { return EndpointID(hex64("endpoint " + name)) }
+func sandbox(name string) string { return "/run/docker/netns/" + hex64(name)[:12] }
+
+// subnets are the subnets of a network, each with its first address as gateway.
+func subnets(texts ...string) []Subnet {
+	var all []Subnet
+	for _, text := range texts {
+		p := netip.MustParsePrefix(text)
+		all = append(all, Subnet{Prefix: p.Masked(), Gateway: p.Masked().Addr().Next()})
+	}
+	return all
+}
+
+// opts makes options of k=v.
+func opts(pairs ...string) map[string]string {
+	m := map[string]string{}
+	for _, pair := range pairs {
+		k, v, _ := strings.Cut(pair, "=")
+		m[k] = v
+	}
+	return m
+}
+
+func (r *rig) tryCreate(name, subnet string, options ...string) error {
+	return r.CreateNetwork(context.Background(), CreateRequest{ID: nid(name), Options: opts(options...), Subnets: subnets(subnet)})
+}
+
+// create makes a network that has to succeed.
+func (r *rig) create(name, subnet string, options ...string) {
+	r.t.Helper()
+	if err := r.tryCreate(name, subnet, options...); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func endpointRequest(network, name, addr string, options ...string) EndpointRequest {
+	req := EndpointRequest{Network: nid(network), ID: eid(name), Options: opts(options...)}
+	if addr != "" {
+		req.Addrs = []netip.Prefix{netip.MustParsePrefix(addr)}
+	}
+	return req
+}
+
+func (r *rig) tryEndpoint(network, name, addr string, options ...string) error {
+	_, err := r.CreateEndpoint(context.Background(), endpointRequest(network, name, addr, options...))
+	return err
+}
+
+// endpoint makes an endpoint that has to succeed.
+func (r *rig) endpoint(network, name, addr string, options ...string) {
+	r.t.Helper()
+	if err := r.tryEndpoint(network, name, addr, options...); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) tryJoin(network, name string) error {
+	_, err := r.Join(context.Background(), JoinRequest{Network: nid(network), ID: eid(name), Sandbox: sandbox(name)})
+	return err
+}
+
+// join makes an endpoint and joins it.
+func (r *rig) join(network, name, addr string, options ...string) {
+	r.t.Helper()
+	r.endpoint(network, name, addr, options...)
+	if err := r.tryJoin(network, name); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) find(name string) (Network, bool) {
+	all := r.Networks()
+	i := slices.IndexFunc(all, func(n Network) bool { return n.ID == nid(name) })
+	if i < 0 {
+		return Network{}, false
+	}
+	return all[i], true
+}
+
+// findEndpoint returns an endpoint wherever it is.
+func (r *rig) findEndpoint(name string) (Endpoint, bool) {
+	for _, n := range r.Networks() {
+		if ep, ok := n.Endpoints[eid(name)]; ok {
+			return ep, true
+		}
+	}
+	return Endpoint{}, false
+}
+
+// check compares what is wanted, what is stored and what is there. Nothing may
+// be half done.
+func (r *rig) check() {
+	r.t.Helper()
+	all := r.Networks()
+	var want []string
+	bridges := map[string]bool{}
+	claims := 0
+	for _, n := range all {
+		if n.Phase != PhaseActive {
+			r.t.Errorf("network %s is %s", n.ID.Short(), n.Phase)
+		}
+		bridges[n.Config.Bridge] = true
+		for _, ep := range n.Endpoints {
+			claims += 1 + len(ep.Addrs)
+			host, _ := ep.ID.Links()
+			switch {
+			case ep.Phase == PhaseJoined:
+				want = append(want, portLine(host, n.Config.Bridge, n.Port(ep)))
+			case ep.Phase != PhaseCreated:
+				r.t.Errorf("endpoint %s is %s", ep.ID.Short(), ep.Phase)
+			}
+		}
+	}
+	for name := range bridges {
+		want = append(want, "bridge "+name)
+	}
+	var got []string
+	for line := range strings.SplitSeq(r.fabric.String(), "\n") {
+		line = strings.TrimSuffix(strings.TrimSuffix(line, " ours=true"), " ours=false")
+		if name, isLink := strings.CutPrefix(line, "link "); isLink && r.mayLink(name) {
+			continue
+		}
+		if line != "" {
+			got = append(got, line)
+		}
+	}
+	sortStrings := cmpopts.SortSlices(func(a, b string) bool { return a < b })
+	if diff := cmp.Diff(want, got, sortStrings, cmpopts.EquateEmpty()); diff != "" {
+		r.t.Errorf("the fabric differs from what is wanted (-want +there):\n%s", diff)
+	}
+	if diff := cmp.Diff(all, r.store.load(), sameNetworks); diff != "" {
+		r.t.Errorf("the store differs from what is wanted (-want +stored):\n%s", diff)
+	}
+	if got := r.Claims(); got != claims {
+		r.t.Errorf("%d addresses and MACs are occupied, the endpoints have %d", got, claims)
+	}
+	if got := r.pools.count(); got > len(all) {
+		r.t.Errorf("pools are tied to %d networks, there are %d", got, len(all))
+	}
+}
+
+// mayLink tells whether a link without a port belongs to an endpoint that left
+// its container and was not deleted yet.
+func (r *rig) mayLink(name string) bool {
+	for _, n := range r.Networks() {
+		for _, ep := range n.Endpoints {
+			if host, _ := ep.ID.Links(); host == name && ep.Phase == PhaseCreated {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// empty checks that nothing is left of anything.
+func (r *rig) empty() {
+	r.t.Helper()
+	r.check()
+	for what, got := range map[string]string{
+		"networks": fmt.Sprint(r.Networks()), "store": r.store.String(), "fabric": r.fabric.String(), "claims": fmt.Sprint(r.Claims()),
+		"pools": fmt.Sprint(r.pools.count()),
+	} {
+		if !slices.Contains([]string{"", "[]", "0"}, got) {
+			r.t.Errorf("%s not empty:\n%s", what, got)
+		}
+	}
+}
+
+// sameNetworks compares what is stored of networks.
+var sameNetworks = cmp.Options{
+	cmpopts.IgnoreFields(Network{}, "Rev"), cmpopts.IgnoreFields(Endpoint{}, "Rev"), cmpopts.EquateEmpty(),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }),
+	cmpopts.SortSlices(func(a, b Network) bool { return a.ID < b.ID }),
+}
+
+// refused checks that an error is there and says all of the words.
+func refused(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("got no error, want one with %q", words)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("got %q, want %q in it", err, w)
+		}
+	}
+}

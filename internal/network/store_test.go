@@ -1,0 +1,205 @@
+package network_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// fakeStore keeps records as the JSON that a real store would write. It fails on
+// demand, refuses to be called twice at once for one record, and remembers
+// which records would survive a power cut.
+type fakeStore struct {
+	t *testing.T
+
+	mu     sync.Mutex // guards the following
+	files  map[string][]byte
+	synced map[string]bool
+	fail   func(op, id string) error // asked before each call, nil: never
+	busy   map[string]bool
+	writes int
+}
+
+var errDisk = errors.New("no space left on device")
+
+func newStore(t *testing.T) *fakeStore {
+	return &fakeStore{t: t, files: map[string][]byte{}, synced: map[string]bool{}, busy: map[string]bool{}}
+}
+
+// failOn makes the given calls fail, all of them if none is given.
+func (s *fakeStore) failOn(ops ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = func(op, _ string) error {
+		if len(ops) == 0 || slices.Contains(ops, op) {
+			return errDisk
+		}
+		return nil
+	}
+}
+
+func (s *fakeStore) mend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = nil
+}
+
+func (s *fakeStore) PutNetwork(n Network, sync bool) error {
+	return s.change("PutNetwork", string(n.ID), func() error {
+		return s.put(networkFile(n.ID), n, sync)
+	})
+}
+
+func (s *fakeStore) PutEndpoint(e Endpoint, sync bool) error {
+	return s.change("PutEndpoint", string(e.ID), func() error {
+		if s.files[networkFile(e.Network)] == nil {
+			return fmt.Errorf("no directory for network %s", e.Network)
+		}
+		return s.put(endpointFile(e), e, sync)
+	})
+}
+
+func (s *fakeStore) DeleteNetwork(id ID) error {
+	return s.change("DeleteNetwork", string(id), func() error {
+		maps.DeleteFunc(s.files, func(name string, _ []byte) bool { return strings.HasPrefix(name, string(id)+"/") })
+		return nil
+	})
+}
+
+func (s *fakeStore) DeleteEndpoint(e Endpoint) error {
+	return s.change("DeleteEndpoint", string(e.ID), func() error {
+		delete(s.files, endpointFile(e))
+		return nil
+	})
+}
+
+func (s *fakeStore) change(op, id string, do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[id] {
+		s.t.Errorf("two writes of record %s at once, one of them %s", id, op)
+	}
+	s.busy[id] = true
+	defer func() { s.busy[id] = false }()
+	s.mu.Unlock()
+	runtime.Gosched() // lets a second writer come in the way
+	s.mu.Lock()
+	if s.fail != nil {
+		if err := s.fail(op, id); err != nil {
+			return err
+		}
+	}
+	s.writes++
+	return do()
+}
+
+func (s *fakeStore) put(name string, v any, sync bool) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	s.files[name], s.synced[name] = text, sync
+	return nil
+}
+
+func networkFile(id ID) string       { return string(id) + "/network" }
+func endpointFile(e Endpoint) string { return string(e.Network) + "/endpoints/" + string(e.ID) }
+
+// load is what a daemon that starts now would find.
+func (s *fakeStore) load() []Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Network
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		id, ok := strings.CutSuffix(name, "/network")
+		if !ok {
+			continue
+		}
+		var n Network
+		mustUnmarshal(s.files[name], &n)
+		n.Endpoints = map[EndpointID]Endpoint{}
+		for file, text := range s.files {
+			if strings.HasPrefix(file, id+"/endpoints/") {
+				var ep Endpoint
+				mustUnmarshal(text, &ep)
+				n.Endpoints[ep.ID] = ep
+			}
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+func mustUnmarshal(text []byte, into any) {
+	if err := json.Unmarshal(text, into); err != nil {
+		panic(err)
+	}
+}
+
+// String is every record as text.
+func (s *fakeStore) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		fmt.Fprintf(&b, "%s %s\n", name, s.files[name])
+	}
+	return b.String()
+}
+
+// isSynced tells whether the last write of a record asked for a sync.
+func (s *fakeStore) isSynced(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files[name] != nil && s.synced[name]
+}
+
+// ourSpace is the address space whose pools are those of our IPAM driver.
+const ourSpace = "ours"
+
+// fakePools is our IPAM driver: every subnet of ourSpace has a pool there.
+type fakePools struct {
+	mu      sync.Mutex // guards the following
+	claimed map[ID]int
+	static  map[ID]bool
+	fail    error
+}
+
+func (p *fakePools) Claim(id ID, s Subnet, static bool) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.Space != ourSpace {
+		return false, nil
+	}
+	if p.fail != nil {
+		return false, p.fail
+	}
+	p.claimed[id]++
+	p.static[id] = static
+	return true, nil
+}
+
+func (p *fakePools) Unclaim(id ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail != nil {
+		return p.fail
+	}
+	delete(p.claimed, id)
+	delete(p.static, id)
+	return nil
+}
+
+func (p *fakePools) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.claimed)
+}

@@ -71,6 +71,8 @@ type inbox struct {
 	mu  sync.Mutex // guards all below
 	ids map[network.ID]struct{}
 	all bool // look at every network
+
+	created bool // a container was created
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
@@ -90,6 +92,8 @@ func (in *inbox) put(e event) {
 		in.ids[network.ID(e.Actor.ID)] = struct{}{}
 	case e.Type == "container" && e.Action == "rename":
 		in.all = true // the event does not tell the container's networks
+	case e.Type == "container" && e.Action == "create":
+		in.created = true
 	default:
 		return
 	}
@@ -100,10 +104,10 @@ func (in *inbox) put(e event) {
 }
 
 // take empties the inbox.
-func (in *inbox) take() (ids map[network.ID]struct{}, all bool) {
+func (in *inbox) take() (ids map[network.ID]struct{}, all, created bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	ids, all = in.ids, in.all
-	in.ids, in.all = nil, false
-	return ids, all
+	ids, all, created = in.ids, in.all, in.created
+	in.ids, in.all, in.created = nil, false, false
+	return ids, all, created
 }

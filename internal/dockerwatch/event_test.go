@@ -17,7 +17,7 @@ func FuzzEvents(f *testing.F) {
 		if readEvents(bytes.NewReader(stream), in) == nil {
 			t.Error("a stream ended without an error")
 		}
-		ids, all := in.take()
+		ids, all, _ := in.take()
 		if _, ok := ids[""]; ok || len(ids) > maxInbox {
 			t.Errorf("%d networks to look at, one without id: %v", len(ids), ok)
 		}
@@ -34,7 +34,7 @@ func TestInboxIsBounded(t *testing.T) {
 		e.Actor.ID = fmt.Sprint(i)
 		in.put(e)
 	}
-	ids, all := in.take()
+	ids, all, _ := in.take()
 	if len(ids) > maxInbox || !all {
 		t.Errorf("%d networks, all %v", len(ids), all)
 	}

@@ -53,6 +53,7 @@ func (w *watcher) follow(ctx context.Context, in *inbox, ready func()) error {
 		case <-in.wake:
 			w.take(in)
 		case <-next.C:
+			w.count(ctx)
 			w.visit(ctx)
 		case <-relist.C:
 			if err := w.list(ctx); err != nil {
@@ -69,11 +70,12 @@ func (w *watcher) list(ctx context.Context) error {
 		return err
 	}
 	known := make(map[network.ID]bool, len(all))
-	w.nets = map[network.ID]bool{}
+	w.nets = map[network.ID]string{}
+	w.census.soon()
 	for id, name := range all {
 		known[id] = true
 		if w.Ours(id) {
-			w.nets[id] = true
+			w.nets[id] = name
 			// A swarm network can be listed here and be inspected elsewhere only:
 			// then this is all there is to learn.
 			w.annotate(id, name, nil)
@@ -86,7 +88,10 @@ func (w *watcher) list(ctx context.Context) error {
 
 // take plans what events asked for.
 func (w *watcher) take(in *inbox) {
-	ids, all := in.take()
+	ids, all, created := in.take()
+	if created {
+		w.census.soon()
+	}
 	if all {
 		for id := range w.nets {
 			w.plan(id)
@@ -94,7 +99,9 @@ func (w *watcher) take(in *inbox) {
 	}
 	for id := range ids {
 		if w.Ours(id) {
-			w.nets[id] = true
+			if _, known := w.nets[id]; !known {
+				w.nets[id] = ""
+			}
 			w.plan(id)
 		}
 	}
@@ -112,6 +119,7 @@ func (w *watcher) plan(id network.ID) {
 
 // next says when the earliest visit is due.
 func (w *watcher) next() (at time.Time, ok bool) {
+	at, ok = w.census.next()
 	for _, v := range w.due {
 		if !ok || v.at.Before(at) {
 			at, ok = v.at, true
@@ -163,6 +171,10 @@ func (w *watcher) inspect(ctx context.Context, id network.ID, last bool) error {
 	eps, joining := n.endpoints()
 	if joining && !last {
 		w.due[id] = visit{at: time.Now().Add(unfinished), last: true}
+	}
+	if w.nets[id] != n.Name {
+		w.nets[id] = n.Name
+		w.census.soon()
 	}
 	w.annotate(id, n.Name, eps)
 	return nil

@@ -49,6 +49,11 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err != nil {
 		return Endpoint{}, err
 	}
+	if req.Published > 0 {
+		if err := m.refusePublish(ctx, n); err != nil {
+			return Endpoint{}, err
+		}
+	}
 	ep.Changed, ep.Rev = m.now().UTC(), m.rev.Add(1)
 	if err := m.enter(ctx, e, ep); err != nil {
 		return Endpoint{}, err
@@ -66,11 +71,6 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	if err != nil {
 		return Endpoint{}, err
 	}
-	if req.Published > 0 {
-		if err := refusePublish(n); err != nil {
-			return Endpoint{}, err
-		}
-	}
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
 		VLAN: att.VLAN, MTU: att.MTU, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
@@ -85,18 +85,6 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	}
 	ep.MAC = mac.String()
 	return ep, nil
-}
-
-// refusePublish refuses -p where it would silently do nothing.
-func refusePublish(n Network) error {
-	const advice = "connect the container to a network with gateway_mode=docker first, or leave out -p"
-	switch {
-	case n.Config.Internal:
-		return fmt.Errorf("published ports (-p) would be ignored: the network is --internal; %s", advice)
-	case n.Config.Gateway != GatewayDocker:
-		return fmt.Errorf("published ports (-p) would be ignored: the network has gateway_mode=%s; %s", n.Config.Gateway, advice)
-	}
-	return nil
 }
 
 // enter occupies the segment, stores the endpoint and shows it, or does nothing.
@@ -199,7 +187,9 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 	// An internal network hides -p from CreateEndpoint, so it is looked at here,
 	// where dockerd names the ports of the whole container.
 	if n := e.value(); req.Published > 0 && n.Config.Internal && req.Alone && !m.publishes(req.Sandbox, ep.ID) {
-		return refusePublish(n)
+		if err := m.refusePublish(ctx, n); err != nil {
+			return err
+		}
 	}
 	err := m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) {
 		if ep.Phase == PhaseCreated {
@@ -222,22 +212,6 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 			ep.Phase = PhaseJoined
 		}
 	})
-}
-
-// publishes tells whether another endpoint of ours in the same sandbox serves
-// published ports.
-func (m *Manager) publishes(sandbox string, but EndpointID) bool {
-	for _, n := range m.Networks() {
-		if n.Config.Internal || n.Config.Gateway != GatewayDocker {
-			continue
-		}
-		for _, ep := range n.Endpoints {
-			if ep.Sandbox == sandbox && ep.ID != but && ep.Phase != PhaseDeleting {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // unjoin takes back a Join that failed: at once if the fabric is there, else

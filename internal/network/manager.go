@@ -38,6 +38,8 @@ type Manager struct {
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
 
+	waiting watched // containers that may start next
+
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
 	repair repairQueue
@@ -83,6 +85,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		segments: make(map[segment]map[any]holder),
 	}
 	m.repair.init()
+	m.waiting.init()
 	for _, n := range loaded {
 		n.Rev = m.rev.Add(1)
 		m.networks[n.ID] = newEntry(n)

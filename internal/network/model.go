@@ -204,6 +204,13 @@ func compare[T ~string](a, b T) int {
 	return 0
 }
 
+// Waiting is a container that does not run.
+type Waiting struct {
+	Container string
+	Networks  []ID // of ours
+	Elsewhere bool // it is on a network of another driver too
+}
+
 // Fabric makes networks real. Every method may be called again with the same
 // argument, at any time, and is then harmless.
 type Fabric interface {

@@ -312,3 +312,11 @@ func refused(t *testing.T, err error, words ...string) {
 		}
 	}
 }
+
+// leave takes a container off a network, without DeleteEndpoint.
+func (r *rig) leave(network, name string) {
+	r.t.Helper()
+	if err := r.Leave(context.Background(), nid(network), eid(name)); err != nil {
+		r.t.Error(err)
+	}
+}

@@ -46,6 +46,20 @@ func (s *fakeStore) failOn(ops ...string) {
 	}
 }
 
+// failOnce makes the nth call of op from now on fail.
+func (s *fakeStore) failOnce(op string, nth int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = func(o, _ string) error {
+		if o == op {
+			if nth--; nth == 0 {
+				return errDisk
+			}
+		}
+		return nil
+	}
+}
+
 func (s *fakeStore) mend() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,6 +210,13 @@ func (p *fakePools) Unclaim(id ID) error {
 	delete(p.claimed, id)
 	delete(p.static, id)
 	return nil
+}
+
+// failWith makes every call fail, until it is told nil.
+func (p *fakePools) failWith(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = err
 }
 
 func (p *fakePools) count() int {

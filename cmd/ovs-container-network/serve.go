@@ -156,7 +156,7 @@ func serve(ctx context.Context, h host, s settings) error {
 	if s.dockerHost != "none" {
 		g.Go(func() error {
 			return dockerwatch.Run(ctx, dockerwatch.Config{
-				Host: s.dockerHost, Sink: watchSink{manager}, Ours: manager.Has, Log: log,
+				Host: s.dockerHost, Sink: manager, Ours: manager.Has, Log: log,
 			})
 		})
 	}
@@ -195,9 +195,3 @@ func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error)
 }
 
 func (p pools) Unclaim(id network.ID) error { return p.registry.Unclaim(string(id)) }
-
-// watchSink passes what Docker's events tell on to the core.
-type watchSink struct{ *network.Manager }
-
-// Known implements dockerwatch.Sink.
-func (watchSink) Known(map[network.ID]bool) {}

@@ -100,6 +100,10 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.value().Phase != PhaseActive {
+		m.vacate(n, ep)
+		return errors.New("the network is being removed")
+	}
 	err = m.store.PutEndpoint(ep, true)
 	if err == nil && ctx.Err() != nil {
 		// The caller is gone and will not send DeleteEndpoint.
@@ -117,15 +121,10 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 // kill marks an endpoint deleting and leaves the rest to the repair loop.
 func (m *Manager) kill(e *entry, id EndpointID) {
 	n := e.value()
-	ep, ok := n.Endpoints[id]
-	if !ok {
-		return
+	if ep, ok := n.Endpoints[id]; ok {
+		m.condemnEndpoint(e, ep)
+		m.repair.add(n.ID, 0)
 	}
-	m.vacate(n, ep)
-	if err := m.changeEndpoint(e, id, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
-		m.log.Warn("cannot remove endpoint", "nid", n.ID, "eid", id, "err", err)
-	}
-	m.repair.add(n.ID, 0)
 }
 
 // JoinRequest is a Join call, decoded.
@@ -191,8 +190,8 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 			return err
 		}
 	}
-	err := m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) {
-		if ep.Phase == PhaseCreated {
+	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {
+		if ep.Phase == PhaseCreated || ep.Phase == PhaseLeft {
 			ep.Phase = PhaseJoining
 		}
 		ep.Sandbox = req.Sandbox
@@ -206,8 +205,7 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 	if err := m.applyFor(ctx, e, ep.ID); err != nil {
 		return err
 	}
-	// A power cut ends the sandbox as well, so nothing here needs a sync.
-	return m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) {
+	return m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {
 		if ep.Phase == PhaseJoining {
 			ep.Phase = PhaseJoined
 		}
@@ -218,7 +216,7 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 // the tombstone waits for it.
 func (m *Manager) unjoin(ctx context.Context, e *entry, ep Endpoint) {
 	m.kill(e, ep.ID)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if err := m.applyFor(ctx, e, ep.ID); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "rollback goes on in the background", "nid", ep.Network, "eid", ep.ID, "err", err)
@@ -232,9 +230,9 @@ func (m *Manager) Leave(_ context.Context, id ID, eid EndpointID) error {
 	if e == nil {
 		return nil
 	}
-	return m.changeEndpoint(e, eid, false, func(ep *Endpoint) {
+	return m.changeEndpoint(e, eid, func(ep *Endpoint) {
 		if ep.Phase == PhaseJoined || ep.Phase == PhaseJoining {
-			ep.Phase = PhaseCreated
+			ep.Phase = PhaseLeft
 			ep.Sandbox = ""
 		}
 	})
@@ -254,10 +252,7 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	if !ok {
 		return nil
 	}
-	m.vacate(n, ep)
-	if err := m.changeEndpoint(e, eid, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
-		return fmt.Errorf("cannot delete endpoint %s: %w", eid.Short(), err)
-	}
+	m.condemnEndpoint(e, ep)
 	if err := m.applyFor(ctx, e, eid); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "endpoint removal goes on in the background", "nid", id, "eid", eid, "err", err)
 		m.repair.add(id, time.Second)

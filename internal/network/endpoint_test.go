@@ -75,28 +75,23 @@ func TestGivenMAC(t *testing.T) {
 
 // What cannot be attached is refused with the reason, and nothing is kept.
 func TestCreateEndpointFails(t *testing.T) {
-	published := func(req *EndpointRequest) { req.Published = 1 }
 	for name, c := range map[string]struct {
 		options  []string // of the network
-		internal bool
 		endpoint []string // its options
 		addr     string
 		change   func(*EndpointRequest)
 		spoil    func(*rig)
 		words    []string
 	}{
-		"unknown network":  {change: func(q *EndpointRequest) { q.Network = nid("other") }, words: []string{"does not know the network", "create it again"}},
-		"bad options":      {endpoint: []string{"vlan=auto", "trunk=1"}, words: []string{`vlan="auto"`, `trunk="1"`}},
-		"small MTU":        {endpoint: []string{"mtu=1279"}, addr: "fd00::2/64", words: []string{`mtu="1279"`, "IPv6"}},
-		"-p with external": {options: []string{"gateway_mode=external"}, change: published, words: []string{"-p", "gateway_mode=external", "gateway_mode=docker"}},
-		"-p with none":     {options: []string{"gateway_mode=none"}, change: published, words: []string{"-p", "gateway_mode=none"}},
-		"-p with internal": {internal: true, change: published, words: []string{"-p", "--internal"}},
-		"store":            {spoil: func(r *rig) { r.store.failOn("PutEndpoint") }, words: []string{errDisk.Error()}},
+		"unknown network": {change: func(q *EndpointRequest) { q.Network = nid("other") }, words: []string{"does not know the network", "create it again"}},
+		"bad options":     {endpoint: []string{"vlan=auto", "trunk=1"}, words: []string{`vlan="auto"`, `trunk="1"`}},
+		"small MTU":       {endpoint: []string{"mtu=1279"}, addr: "fd00::2/64", words: []string{`mtu="1279"`, "IPv6"}},
+		"store":           {spoil: func(r *rig) { r.store.failOn("PutEndpoint") }, words: []string{errDisk.Error()}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				nets := subnets("10.0.0.0/24", "fd00::/64")
-				if err := r.CreateNetwork(t.Context(), CreateRequest{ID: nid("n"), Options: opts(c.options...), Internal: c.internal, Subnets: nets}); err != nil {
+				if err := r.CreateNetwork(t.Context(), CreateRequest{ID: nid("n"), Options: opts(c.options...), Subnets: nets}); err != nil {
 					t.Fatal(err)
 				}
 				if c.addr == "" {
@@ -121,18 +116,6 @@ func TestCreateEndpointFails(t *testing.T) {
 			})
 		})
 	}
-}
-
-// Published ports are taken where Docker's gateway service makes them real.
-func TestPublished(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.create("n", "10.0.0.0/24")
-		req := endpointRequest("n", "a", "10.0.0.2/24")
-		req.Published = 2
-		if _, err := r.CreateEndpoint(t.Context(), req); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // A caller who is gone when the record was written gets no endpoint: dockerd

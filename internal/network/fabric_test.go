@@ -35,6 +35,9 @@ type fakeFabric struct {
 	applies  map[ID][]time.Time
 	plans    int
 	prunes   []time.Time
+
+	linger time.Duration // links of deleted endpoints are removed that much later
+	dirty  func(...ID)   // told when a link that lingered is gone
 }
 
 type fakePort struct {
@@ -49,6 +52,7 @@ func newFabric(t *testing.T) *fakeFabric {
 	return &fakeFabric{
 		t: t, bridges: map[string]bool{}, ports: map[string]fakePort{}, links: map[string]EndpointID{},
 		failing: map[EndpointID]error{}, busy: map[ID]bool{}, applies: map[ID][]time.Time{},
+		linger: 50 * time.Millisecond,
 	}
 }
 
@@ -183,13 +187,23 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 		if exists && !p.foreign {
 			delete(f.ports, host)
 		}
-		if ep.Phase == PhaseDeleting {
-			delete(f.links, host)
+		if _, linked := f.links[host]; linked && ep.Phase == PhaseDeleting {
+			f.reap(n.ID, host)
+			return ErrLingering
 		}
 	default:
 		return fmt.Errorf("endpoint %s is %q", ep.ID, ep.Phase)
 	}
 	return nil
+}
+
+// reap removes a link in the background, as the kernel takes its time.
+func (f *fakeFabric) reap(id ID, host string) {
+	dirty := f.dirty
+	time.AfterFunc(f.linger, func() {
+		f.with(func(f *fakeFabric) { delete(f.links, host) })
+		dirty(id)
+	})
 }
 
 func (f *fakeFabric) Remove(_ context.Context, n Network, keepBridge bool) error {

@@ -38,7 +38,8 @@ type Manager struct {
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
 
-	waiting watched // containers that may start next
+	waiting watched                     // containers that may start next
+	docker  atomic.Pointer[map[ID]bool] // the networks Docker listed last, nil before
 
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
@@ -88,14 +89,25 @@ func NewManager(o Options, loaded []Network) *Manager {
 	m.waiting.init()
 	for _, n := range loaded {
 		n.Rev = m.rev.Add(1)
-		m.networks[n.ID] = newEntry(n)
+		// What was being made when the last process died is undone: Docker was
+		// told that it failed. Its records need no change for that, they would be
+		// read the same way once more.
+		if n.Phase == PhaseCreating {
+			n.Phase = PhaseDeleting
+			m.log.Info("undoing an interrupted network create", "nid", n.ID)
+		}
 		for id, ep := range n.Endpoints {
 			ep.Rev = m.rev.Add(1)
+			if ep.Phase == PhaseJoining {
+				ep.Phase = PhaseDeleting
+				m.log.Info("undoing an interrupted attachment", "nid", n.ID, "eid", id)
+			}
 			n.Endpoints[id] = ep
 			if ep.Phase != PhaseDeleting {
 				m.occupyLocked(n, ep)
 			}
 		}
+		m.networks[n.ID] = newEntry(n)
 		m.repair.add(n.ID, 0)
 	}
 	return m
@@ -164,7 +176,7 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
 	if e := m.entry(req.ID); e != nil {
-		if n := e.value(); n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) {
+		if n := e.value(); n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) && cfg.completedAs(n.Config) {
 			return nil
 		}
 		return fmt.Errorf("cannot create network: network %s exists already, with other settings or half removed", req.ID.Short())
@@ -177,7 +189,8 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
 	if err := m.establish(ctx, e); err != nil {
-		return fmt.Errorf("cannot create network: %w", errors.Join(err, m.abandon(ctx, e)))
+		m.abandon(ctx, e)
+		return fmt.Errorf("cannot create network: %w", err)
 	}
 	n := e.value()
 	m.log.InfoContext(ctx, "network created", "nid", n.ID, "options", n.Config.String(), "owns_bridge", n.OwnsBridge)
@@ -233,17 +246,20 @@ func (m *Manager) establish(ctx context.Context, e *entry) error {
 	return m.changeNetwork(e, true, func(n *Network) { n.Phase, n.Enforced = PhaseActive, enforced })
 }
 
+// undoTimeout bounds how long a call that failed goes on undoing what it did.
+const undoTimeout = 2 * time.Second
+
 // abandon undoes a network that could not be established. What cannot be undone
 // now stays as a tombstone for the repair loop.
-func (m *Manager) abandon(ctx context.Context, e *entry) error {
-	if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
-		return err
-	}
+func (m *Manager) abandon(ctx context.Context, e *entry) {
+	m.condemnNetwork(e)
+	// Also when the caller has given up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
 	if err := m.finishNetwork(ctx, e); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "left for the repair loop", "nid", e.value().ID, "err", err)
 		m.repair.add(e.value().ID, time.Second)
 	}
-	return nil
 }
 
 // DeleteNetwork removes a network with what is left of it. Unknown is success.
@@ -254,9 +270,7 @@ func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 	if e == nil {
 		return nil
 	}
-	if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
-		return fmt.Errorf("cannot delete network %s: %w", id.Short(), err)
-	}
+	m.condemnNetwork(e)
 	if err := m.finishNetwork(ctx, e); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "network removal goes on in the background", "nid", id, "err", err)
 		m.repair.add(id, time.Second)
@@ -268,15 +282,12 @@ func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 	n := e.value()
 	for _, ep := range n.SortedEndpoints() {
-		m.vacate(n, ep)
-		if err := m.changeEndpoint(e, ep.ID, false, func(ep *Endpoint) { ep.Phase = PhaseDeleting }); err != nil {
-			return err
-		}
+		m.condemnEndpoint(e, ep)
 	}
-	if len(n.Endpoints) > 0 {
-		if err := m.apply(ctx, e); err != nil {
-			return err
-		}
+	// With no endpoint too: an Apply that a caller gave up may still be making
+	// the bridge.
+	if err := m.apply(ctx, e); err != nil {
+		return err
 	}
 	if err := m.fabric.Remove(ctx, e.value(), m.bridgeInUse(n)); err != nil {
 		return err
@@ -325,8 +336,23 @@ func (m *Manager) changeNetwork(e *entry, sync bool, change func(*Network)) erro
 	return nil
 }
 
+// condemnNetwork makes the network a tombstone. That does not depend on the
+// store: nothing may stay because a disk is full. Without the record, it is
+// only not remembered by the next process that the network was to go.
+func (m *Manager) condemnNetwork(e *entry) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.value()
+	n.Phase, n.Rev = PhaseDeleting, m.rev.Add(1)
+	if err := m.store.PutNetwork(n, false); err != nil {
+		m.log.Warn("cannot record that a network is being removed", "nid", n.ID, "err", err)
+	}
+	e.cur.Store(&n)
+}
+
 // changeEndpoint replaces one endpoint of e and its record. Absent is success.
-func (m *Manager) changeEndpoint(e *entry, id EndpointID, sync bool, change func(*Endpoint)) error {
+// On a store error nothing has changed.
+func (m *Manager) changeEndpoint(e *entry, id EndpointID, change func(*Endpoint)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.value()
@@ -340,12 +366,33 @@ func (m *Manager) changeEndpoint(e *entry, id EndpointID, sync bool, change func
 		ep.Changed = m.now().UTC()
 	}
 	ep.Rev = m.rev.Add(1)
-	if err := m.store.PutEndpoint(ep, sync); err != nil {
+	// Not synced: a power cut ends the container, and with it all that can
+	// change of an endpoint after it was entered.
+	if err := m.store.PutEndpoint(ep, false); err != nil {
 		return fmt.Errorf("cannot store endpoint %s: %w", id.Short(), err)
 	}
 	n = n.WithEndpoint(ep)
 	e.cur.Store(&n)
 	return nil
+}
+
+// condemnEndpoint makes the endpoint a tombstone and gives back what it
+// occupies, as condemnNetwork does. Absent and twice are harmless.
+func (m *Manager) condemnEndpoint(e *entry, ep Endpoint) {
+	m.vacate(e.value(), ep)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.value()
+	ep, ok := n.Endpoints[ep.ID]
+	if !ok || ep.Phase == PhaseDeleting {
+		return
+	}
+	ep.Phase, ep.Changed, ep.Rev = PhaseDeleting, m.now().UTC(), m.rev.Add(1)
+	if err := m.store.PutEndpoint(ep, false); err != nil {
+		m.log.Warn("cannot record that an endpoint is being removed", "nid", n.ID, "eid", ep.ID, "err", err)
+	}
+	n = n.WithEndpoint(ep)
+	e.cur.Store(&n)
 }
 
 // dropEndpoint forgets an endpoint of which nothing is left.
@@ -400,7 +447,7 @@ func (m *Manager) Annotate(id ID, name string, eps map[EndpointID]Container) err
 			continue
 		}
 		changed = true
-		err := m.changeEndpoint(e, eid, false, func(ep *Endpoint) { ep.ContainerID, ep.ContainerName = c.ID, c.Name })
+		err := m.changeEndpoint(e, eid, func(ep *Endpoint) { ep.ContainerID, ep.ContainerName = c.ID, c.Name })
 		if err != nil {
 			return err
 		}
@@ -409,6 +456,18 @@ func (m *Manager) Annotate(id ID, name string, eps map[EndpointID]Container) err
 		m.repair.add(id, 0)
 	}
 	return nil
+}
+
+// Known takes a complete list of the networks that Docker has. One of ours that
+// is missing is only reported: Docker may run on another data directory today.
+func (m *Manager) Known(ids map[ID]bool) { m.docker.Store(&ids) }
+
+// forgotten tells whether Docker does not have the network any more. Networks
+// that are younger than the list cannot be told, nor can those of a swarm, which
+// Docker leaves out when it does not reach its managers.
+func (m *Manager) forgotten(n Network) bool {
+	listed := m.docker.Load()
+	return listed != nil && !(*listed)[n.ID] && len(n.ID) == 64 && m.now().Sub(n.Created) > safetyNet+time.Minute
 }
 
 // Container is who uses an endpoint.

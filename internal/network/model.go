@@ -37,8 +37,8 @@ type Phase string
 
 // A network is creating until Docker is about to be told that it exists, then
 // active. An endpoint is created, joining while its port is being made, joined
-// once it was proved to work. Both end as deleting: a tombstone that lives
-// until nothing of it is left.
+// once it was proved to work, and left when its container goes. Both end as
+// deleting: a tombstone that lives until nothing of it is left.
 //
 // Creating and joining found at start mean that the call died with its process
 // and that Docker was told of a failure: they are undone.
@@ -48,6 +48,7 @@ const (
 	PhaseCreated  Phase = "created"
 	PhaseJoining  Phase = "joining"
 	PhaseJoined   Phase = "joined"
+	PhaseLeft     Phase = "left"
 	PhaseDeleting Phase = "deleting"
 )
 

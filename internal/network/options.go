@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sort"
 	"strconv"
@@ -339,6 +340,17 @@ func oneOf[T ~string](v T, allowed ...T) error {
 		return fmt.Errorf("unknown value")
 	}
 	return nil
+}
+
+// completedAs tells whether planned is c with what was left open filled in.
+func (c Config) completedAs(planned Config) bool {
+	if c.Bridge == "" {
+		c.Bridge = planned.Bridge
+	}
+	if c.VLANMode == VLANAuto {
+		c.VLAN = planned.VLAN
+	}
+	return reflect.DeepEqual(c, planned)
 }
 
 // String renders the options as a user would type them, for status.

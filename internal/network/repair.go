@@ -86,33 +86,12 @@ func (m *Manager) Dirty(ids ...ID) {
 
 // Run repairs until ctx ends, and returns when every Apply has ended.
 func (m *Manager) Run(ctx context.Context) error {
-	m.undoInterrupted(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.runRepairs(ctx) })
 	g.Go(func() error { return m.runSweeps(ctx) })
 	err := g.Wait()
 	m.rounds.Wait()
 	return err
-}
-
-// undoInterrupted marks for removal what was being made when the last process
-// died: Docker was told that it failed.
-func (m *Manager) undoInterrupted(ctx context.Context) {
-	for _, n := range m.Networks() {
-		e := m.entry(n.ID)
-		if n.Phase == PhaseCreating {
-			m.log.InfoContext(ctx, "undoing an interrupted network create", "nid", n.ID)
-			if err := m.changeNetwork(e, false, func(n *Network) { n.Phase = PhaseDeleting }); err != nil {
-				m.log.WarnContext(ctx, "cannot undo", "nid", n.ID, "err", err)
-			}
-		}
-		for _, ep := range n.Endpoints {
-			if ep.Phase == PhaseJoining {
-				m.log.InfoContext(ctx, "undoing an interrupted attachment", "nid", n.ID, "eid", ep.ID)
-				m.kill(e, ep.ID)
-			}
-		}
-	}
 }
 
 func (m *Manager) runRepairs(ctx context.Context) error {
@@ -272,6 +251,8 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 	switch ep.Phase {
 	case PhaseCreated:
 		return "never joined"
+	case PhaseLeft:
+		return "left and was not deleted"
 	case PhaseJoined:
 		if alive, known := m.alive(ep.Sandbox); known && !alive {
 			return "its sandbox is gone"
@@ -282,8 +263,11 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 
 // grace is how long an endpoint must look dead before it is taken for dead.
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
-	if ep.Phase == PhaseCreated {
+	switch ep.Phase {
+	case PhaseCreated:
 		return unjoinedGrace
+	case PhaseLeft:
+		return goneGrace // Docker deletes what has left at once
 	}
 	if m.fabric.Observe(n).Endpoints[ep.ID].Linked {
 		return lostGrace

@@ -66,6 +66,7 @@ func (r *rig) load() {
 		Fabric: r.fabric, Store: r.store, Pools: r.pools, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive,
 	}, r.store.load())
+	r.fabric.with(func(f *fakeFabric) { f.dirty = r.Manager.Dirty })
 }
 
 // run starts the repair loop. Its end is waited for when the test ends.
@@ -107,6 +108,13 @@ func (r *rig) alive(sandbox string) (alive, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.dead[sandbox] && !r.invisible[sandbox], !r.invisible[sandbox]
+}
+
+// hide puts a container where its sandbox cannot be seen.
+func (r *rig) hide(sandbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.invisible[sandbox] = true
 }
 
 // kill ends a container without a word to the driver.
@@ -242,10 +250,7 @@ func (r *rig) check() {
 	var got []string
 	for line := range strings.SplitSeq(r.fabric.String(), "\n") {
 		line = strings.TrimSuffix(strings.TrimSuffix(line, " ours=true"), " ours=false")
-		if name, isLink := strings.CutPrefix(line, "link "); isLink && r.mayLink(name) {
-			continue
-		}
-		if line != "" {
+		if line != "" && !r.unjoined(strings.Fields(line)[1]) {
 			got = append(got, line)
 		}
 	}
@@ -264,9 +269,9 @@ func (r *rig) check() {
 	}
 }
 
-// mayLink tells whether a link without a port belongs to an endpoint that left
-// its container and was not deleted yet.
-func (r *rig) mayLink(name string) bool {
+// unjoined tells whether a link or port belongs to an endpoint that left its
+// container and was not deleted yet: either may still be there.
+func (r *rig) unjoined(name string) bool {
 	for _, n := range r.Networks() {
 		for _, ep := range n.Endpoints {
 			if host, _ := ep.ID.Links(); host == name && ep.Phase == PhaseCreated {

@@ -1,6 +1,9 @@
 package network
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // segment is one broadcast domain: a VLAN of a bridge. No two endpoints in it
 // may have the same address or MAC, whatever their networks.
@@ -56,10 +59,10 @@ func (m *Manager) vacate(n Network, ep Endpoint) {
 
 // occupy enters an endpoint, or says who is in its way.
 //
-// A holder in the same network whose container is gone is evicted: Docker's
-// IPAM hands an address out again only after it has given up the old endpoint,
-// and it does not always tell (its forced clean-up after a crash skips drivers
-// that are not there yet).
+// A holder in the same network that no container can be using any more is
+// evicted: Docker does not always tell when it gives an endpoint up, as when
+// the driver dies in the middle of a call, or when Docker cleans up after a
+// crash while the driver is not there yet.
 func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,12 +78,13 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 		}
 		on := other.value()
 		oe := on.Endpoints[h.endpoint]
-		if h.network == n.ID && !m.usedBy(oe) {
+		isMAC := key == any(ep.MAC)
+		if h.network == n.ID && m.abandoned(on, oe, isMAC) {
 			evicted = append(evicted, oe.ID)
 			continue
 		}
 		what := "address"
-		if key == any(ep.MAC) {
+		if isMAC {
 			what = "MAC address"
 		}
 		return nil, fmt.Errorf("%s %v is already used by %s on %s in the same segment (bridge %s, vlan %s)",
@@ -90,15 +94,27 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 	return evicted, nil
 }
 
-// usedBy tells whether a container may still use the endpoint. One that is not
-// joined yet is in use: its Join is on the way.
-func (m *Manager) usedBy(ep Endpoint) bool {
+// startGrace is how long after its Join a container may be without a sandbox:
+// engines up to 27 make the namespace when all networks have been joined.
+const startGrace = 30 * time.Second
+
+// abandoned tells whether the endpoint, which stands in the way of a new one of
+// the same network, has been given up by Docker. What is asked for a MAC address
+// is more than for an address: a MAC can be given twice by its user, while an
+// address comes from an IPAM driver, which gives it to a second endpoint only
+// after the first one was given up.
+func (m *Manager) abandoned(n Network, ep Endpoint, forMAC bool) bool {
 	switch ep.Phase {
-	case PhaseDeleting:
-		return false
+	case PhaseDeleting, PhaseLeft:
+		return true
+	case PhaseCreated:
+		return !forMAC
 	case PhaseJoined:
-		alive, known := m.alive(ep.Sandbox)
-		return alive || !known
+		if alive, known := m.alive(ep.Sandbox); alive || !known {
+			return false
+		}
+		starting := m.now().Sub(ep.Changed) < startGrace && m.fabric.Observe(n).Endpoints[ep.ID].Linked
+		return !(forMAC && starting)
 	}
-	return true
+	return false
 }

@@ -39,6 +39,7 @@ func TestDuplicates(t *testing.T) {
 		r.endpoint("one", "moved", "10.0.0.2/24", "vlan=9")
 		r.endpoint("far", "there", "10.0.0.2/24")
 		refused(t, r.tryEndpoint("far", "back", "10.0.0.2/24", "vlan=7"), holder...)
+		r.settle()
 		r.check()
 	})
 }
@@ -74,7 +75,7 @@ func TestEviction(t *testing.T) {
 		"dead":                  {func(r *rig) { r.kill(sandbox("a")) }, true, true},
 		"dead, another network": {func(r *rig) { r.kill(sandbox("a")) }, false, false},
 		"alive":                 {func(*rig) {}, true, false},
-		"not to be seen":        {func(r *rig) { r.invisible[sandbox("a")] = true }, true, false},
+		"not to be seen":        {func(r *rig) { r.hide(sandbox("a")) }, true, false},
 		"left": {func(r *rig) {
 			r.kill(sandbox("a"))
 			r.leave("n", "a")

@@ -59,8 +59,15 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 	return nil
 }
 
+// errNotListed ends every look before the first listing of links: what is not
+// known yet must not be taken for absent.
+var errNotListed = errors.New("the links of this host are not known yet")
+
 // begin looks at the bridge and makes it if it is missing.
 func (f *Fabric) begin(ctx context.Context, n network.Network) (*change, error) {
+	if !f.allKnown() {
+		return nil, errNotListed
+	}
 	f.mu.Lock()
 	events := f.events
 	f.mu.Unlock()
@@ -91,7 +98,7 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 	host, _ := ep.ID.Links()
 	p := findPort(c.view, host)
 	if p != nil && !(ours(p.ExternalIDs) && p.ExternalIDs[network.KeyEndpointID] == string(ep.ID)) {
-		if ep.Phase == network.PhaseDeleting || ep.Phase == network.PhaseCreated {
+		if ep.Phase != network.PhaseJoining && ep.Phase != network.PhaseJoined {
 			p = nil // not ours to remove
 		} else {
 			c.errs[ep.ID] = fmt.Errorf("the port name %s is taken by a port that this driver did not make: remove that port (ovs-vsctl del-port %s)", host, host)

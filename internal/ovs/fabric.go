@@ -28,6 +28,7 @@ type Fabric struct {
 	served atomic.Bool // ovs-vswitchd was seen taking a change
 	silent atomic.Bool // ovs-vswitchd let the last wait run out
 
+	known  chan struct{} // closed after the first listing of links
 	reaper chan struct{} // capacity 1: there is something in doomed
 	gone   atomic.Int64  // configuration number of the last bridge removal
 
@@ -52,6 +53,7 @@ type settled struct{ network, endpoint uint64 }
 func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...network.ID)) (*Fabric, error) {
 	f := &Fabric{
 		links: links, log: log, dirty: dirty,
+		known:   make(chan struct{}),
 		reaper:  make(chan struct{}, 1),
 		doomed:  make(map[string]doomed),
 		devices: make(map[string]device),
@@ -102,6 +104,13 @@ func (f *Fabric) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.db.Budget(f.rooted.Load()))
 	defer cancel()
 	err := f.db.Wait(ctx, func(v ovsdb.View) (bool, error) { return root(v) != nil, nil })
+	if err == nil {
+		select {
+		case <-f.known:
+		case <-ctx.Done():
+			return errNotListed
+		}
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("database Open_vSwitch at %s is empty: Open vSwitch has not been started (ovs-vsctl init)", f.db.Endpoint())
 	}
@@ -170,11 +179,23 @@ func (f *Fabric) touch(ids map[string]string) {
 	f.dirty(network.ID(ids[network.KeyNetworkID]))
 }
 
+// listTries bounds how often links are listed until it works: a listing fails
+// when links change faster than it reads.
+const listTries = 20
+
 // linkChanged keeps devices and turns the loss of one into a repair.
 func (f *Fabric) linkChanged(e link.Event) {
 	if e.Overflow {
-		if err := f.listLinks(); err != nil {
-			f.log.Warn("cannot list links", "err", err)
+		// Here and not elsewhere: events that come meanwhile are newer and wait.
+		for try := 1; ; try++ {
+			err := f.listLinks()
+			if err == nil {
+				break
+			}
+			f.log.Warn("cannot list links", "err", err, "try", try)
+			if try == listTries {
+				return
+			}
 		}
 		f.synced()
 		return
@@ -207,6 +228,11 @@ func (f *Fabric) listLinks() error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	select {
+	case <-f.known:
+	default:
+		close(f.known)
+	}
 	clear(f.devices)
 	for _, l := range all {
 		if strings.HasPrefix(l.Name, network.LinkPrefix) {
@@ -214,6 +240,16 @@ func (f *Fabric) listLinks() error {
 		}
 	}
 	return nil
+}
+
+// allKnown tells whether links have been listed.
+func (f *Fabric) allKnown() bool {
+	select {
+	case <-f.known:
+		return true
+	default:
+		return false
+	}
 }
 
 func (f *Fabric) deviceOf(name string) (device, bool) {

@@ -24,6 +24,9 @@ export GOTOOLCHAIN ?= auto
 # belongs to somebody else.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# The suite whose engine, switch and Compose are tested beside this system's own.
+NEWER := sid
+
 BINARY := bin/$(NAME)
 UNIT := ./cmd/... ./internal/...
 WHOLE := ./test/lab/... ./integration/...
@@ -63,6 +66,7 @@ unit: ## tests that need neither root nor servers, in seconds
 .PHONY: test
 test: root ## everything, on real engines and switches: as root, installs what it needs
 	scripts/setup.sh
+	scripts/setup.sh root $(NEWER)
 	@$(with_go) tests
 
 # On a fresh machine a go command may only be there by now.
@@ -79,6 +83,7 @@ tests: lint build plugin
 .PHONY: integration
 integration: root ## only the tests that start whole hosts: as root
 	scripts/setup.sh
+	scripts/setup.sh root $(NEWER)
 	@$(with_go) build plugin whole
 
 # One package after the other: each has hosts that want the processors.

@@ -56,7 +56,8 @@ func (w *watch) refuse(says []string, args ...string) {
 	out, err := w.briefly(append([]string{"docker"}, args...)...)
 	if err == nil {
 		w.t.Errorf("docker %q was not refused", args)
-		w.Run(w.ctx(), "docker", "network", "rm", "bad") //nolint:errcheck // it may be another command
+		w.sh("exec 2>&1; docker rm -f bad; docker network rm bad || docker network disconnect " + strings.Join(args[len(args)-2:], " ") + " || true")
+		w.unchanged("all is as before")
 		return
 	}
 	for _, s := range says {
@@ -89,10 +90,19 @@ func (h *host) briefly(args ...string) (string, error) {
 func (w *watch) unchanged(what string) {
 	w.t.Helper()
 	w.eventually(what, func() error {
-		if now := w.scene(); now != w.before {
-			return fmt.Errorf("it was\n%s\nand is\n%s", w.before, now)
+		before, now := strings.Split(w.before, "\n"), strings.Split(w.scene(), "\n")
+		var faults []error
+		for _, line := range before {
+			if !slices.Contains(now, line) {
+				faults = append(faults, fmt.Errorf("missing: %s", line))
+			}
 		}
-		return nil
+		for _, line := range now {
+			if !slices.Contains(before, line) {
+				faults = append(faults, fmt.Errorf("too much: %s", line))
+			}
+		}
+		return errors.Join(faults...)
 	})
 }
 
@@ -308,7 +318,7 @@ func segments(w *watch) {
 			args = append(args, "--driver-opt", o)
 		}
 		w.refuse(says, append(append([]string{"network", "connect"}, args...), network, "cc")...)
-		w.refuse(says, "run", "--rm", "--network", "name="+network+",driver-opt="+strings.Join(opts, ",driver-opt="), "lab")
+		w.refuse(says, "run", "--detach", "--rm", "--name", "bad", "--network", "name="+network+",driver-opt="+strings.Join(opts, ",driver-opt="), "lab")
 	}
 	attach([]string{`foo="1"`, "external_ids, mtu, vlan"}, "ten", "foo=1")
 	attach([]string{`vlan="4095"`, "1..4094, none"}, "ten", "vlan=4095")
@@ -317,9 +327,9 @@ func segments(w *watch) {
 	attach([]string{`vlan="` + tag + `"`, "network auto"}, "ten", "vlan="+tag)
 
 	mac := []string{"02:00:00:00:00:01", "container aa", "network ten", "vlan 10"}
-	w.refuse(mac, "run", "--rm", "--network", "ten", "--mac-address", "02:00:00:00:00:01", "lab")
-	w.refuse([]string{`"01:00:00:00:00:01"`, "unicast"}, "run", "--rm", "--network", "ten", "--mac-address", "01:00:00:00:00:01", "lab")
-	w.refuse([]string{"10.7.0.9", "in use"}, "run", "--rm", "--network", "ten", "--ip", "10.7.0.9", "lab")
+	w.refuse(mac, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--mac-address", "02:00:00:00:00:01", "lab")
+	w.refuse([]string{`"01:00:00:00:00:01"`, "unicast"}, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--mac-address", "01:00:00:00:00:01", "lab")
+	w.refuse([]string{"10.7.0.9", "in use"}, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--ip", "10.7.0.9", "lab")
 	w.docker("rm", "-f", "bb")
 	w.look()
 	w.refuse([]string{"10.7.0.9", "container aa", "network ten", "vlan 10"},
@@ -369,7 +379,7 @@ func TestOpenVSwitchAway(t *testing.T) {
 		h.container("aa", "net")
 		h.container("bb", "bridge")
 		w := watched(h)
-		h.network("gone")
+		h.network("gone", "--opt", "bridge=br-gone")
 		h.container("cc", "net")
 
 		h.must(h.StopOVS(h.ctx()))
@@ -382,7 +392,7 @@ func TestOpenVSwitchAway(t *testing.T) {
 		h.must(h.StartOVS(h.ctx()))
 		w.unchanged("nothing is left of what failed and of what was removed while Open vSwitch was away")
 		works := func() {
-			h.network("new")
+			h.network("new", "--opt", "bridge=br-gone")
 			h.container("cc", "net")
 			h.docker("network", "connect", "net", "bb")
 			h.ping("aa", "cc")
@@ -402,7 +412,11 @@ func TestOpenVSwitchAway(t *testing.T) {
 			"network create --driver ovs-container-network --opt bridge=br-bad bad")
 		h.docker("rm", "-f", "cc")
 		h.docker("network", "rm", "gone")
+		h.must(h.StartVswitchd(h.ctx()))
 		w.unchanged("nothing is left of what failed and of what was removed while ovs-vswitchd was away")
+		works()
+
+		h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
 		h.must(h.KillOVSDB(h.ctx()))
 		h.must(h.StartOVSDB(h.ctx()))
 		h.allFail(notTaken, "run --rm --network net lab", "network connect net bb")

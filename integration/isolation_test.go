@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,20 +190,22 @@ func checkTags(t *testing.T, h *host, trunk *capture, s segment, texts []string)
 }
 
 // vlanOf is the VLAN of a network by the driver's own view, 0 for none.
-func (h *host) vlanOf(network string) int {
+func (h *host) vlanOf(network string) (vlan int) {
 	h.t.Helper()
-	for _, n := range h.status().Networks {
-		if n.Name == network {
-			if n.VLAN == "none" {
-				return 0
+	h.eventually("the driver knows the network "+network, func() error {
+		for _, n := range h.status().Networks {
+			if n.Name == network {
+				if n.VLAN != "none" {
+					var err error
+					vlan, err = strconv.Atoi(n.VLAN)
+					h.must(err)
+				}
+				return nil
 			}
-			v, err := strconv.Atoi(n.VLAN)
-			h.must(err)
-			return v
 		}
-	}
-	h.t.Fatalf("the driver does not know network %s", network)
-	return 0
+		return fmt.Errorf("no such network")
+	})
+	return vlan
 }
 
 // The host's own stack stays out of a network: it answers for none of its

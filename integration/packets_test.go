@@ -234,17 +234,20 @@ type link struct {
 	Operates string `json:"operstate"`
 }
 
-// links returns the devices of the place, or those of the host.
-func (h *host) links(enter ...string) (links []link) {
-	h.t.Helper()
-	h.must(json.Unmarshal([]byte(h.run(append(enter, "ip", "-j", "link")...)), &links))
+// links are the devices of the place.
+func (p place) links() (links []link) {
+	p.h.t.Helper()
+	p.h.must(json.Unmarshal([]byte(p.run("ip", "-j", "link")), &links))
 	return links
 }
+
+// outside is the host's own network namespace.
+func (h *host) outside() place { return place{h, "the host", "/proc/1/ns/net"} }
 
 // link is a device of the place.
 func (p place) link(name string) link {
 	p.h.t.Helper()
-	links := p.h.links(p.command()...)
+	links := p.links()
 	i := slices.IndexFunc(links, func(l link) bool { return l.Name == name })
 	if i < 0 {
 		p.h.t.Fatalf("%s has no %s, but %+v", p.name, name, links)
@@ -256,7 +259,7 @@ func (p place) link(name string) link {
 func (p place) hostEnd(name string) link {
 	p.h.t.Helper()
 	other := p.link(name).Other
-	links := p.h.links()
+	links := p.h.outside().links()
 	i := slices.IndexFunc(links, func(l link) bool { return l.Index == other })
 	if i < 0 {
 		p.h.t.Fatalf("the host has no device number %d", other)

@@ -439,3 +439,31 @@ func TestDockerStartAfterRestart(t *testing.T) {
 	w.leave()
 	h.expectClean()
 }
+
+// A container that starts again, or another one that gets its address, is
+// reached at once by those who knew the predecessor.
+func TestSuccessor(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, service, own)
+	h.network("web", "--subnet", "10.1.0.0/24")
+	h.container("aa", "web")
+	h.container("bb", "web")
+	addr := h.address("bb", "web")
+	for _, again := range [][]string{
+		{"restart", "bb"},
+		{"run", "-d", "--name", "bc", "--network", "web", "--ip", addr, "lab"},
+	} {
+		h.ping("aa", addr) // known to aa from now on
+		if again[0] == "run" {
+			h.docker("rm", "-f", "bb")
+		}
+		h.docker(again...)
+		h.within(10*time.Second, "aa reaches its successor", func() error {
+			_, err := h.Run(h.ctx(), "docker", "exec", "aa", "ping", "-c", "1", "-W", "1", addr)
+			return err
+		})
+	}
+	h.docker("rm", "-f", "aa", "bc")
+	h.docker("network", "rm", "web")
+	h.expectClean()
+}

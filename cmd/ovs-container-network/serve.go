@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -110,7 +111,7 @@ func serve(ctx context.Context, h host, s settings) error {
 		SandboxAlive: h.alive, Damaged: held.Damaged,
 	}, held.Networks)
 	api := &dockerapi.Server{
-		Networks: manager, IPAM: registry, Log: log,
+		Networks: manager, IPAM: addresses{registry, manager}, Log: log,
 		OtherLinks: func(sandbox string) (bool, error) {
 			names, err := links.LinksIn(h.sandbox(sandbox))
 			return len(names) > 0, err
@@ -132,7 +133,7 @@ func serve(ctx context.Context, h host, s settings) error {
 			Version: version, Form: h.form(), Started: started, HostID: hostID,
 			Networks: manager.Reports(), Pools: registry.Pools(),
 		}
-		for _, d := range held.Damaged {
+		for _, d := range manager.Damaged() {
 			c.Damaged = append(c.Damaged, fmt.Sprintf("%s: %v", d.Path, d.Err))
 		}
 		for _, err := range held.BadPools {
@@ -195,3 +196,26 @@ func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error)
 }
 
 func (p pools) Unclaim(id network.ID) error { return p.registry.Unclaim(string(id)) }
+
+func (p pools) Entered(id network.ID) { p.registry.Entered(string(id)) }
+
+func (p pools) Abandon(id network.ID, addrs []netip.Addr) error {
+	return p.registry.Abandon(string(id), addrs)
+}
+
+// addresses is the registry as Docker sees it.
+type addresses struct {
+	*ipam.Registry
+	manager *network.Manager
+}
+
+// ReleaseAddress does not free the address of a living endpoint: then the call
+// is late, of an endpoint that was given up before, and the address has a new
+// owner.
+func (a addresses) ReleaseAddress(id ipam.PoolID, addr string) error {
+	ip, err := netip.ParseAddr(addr)
+	if p, ok := a.Lookup(id); ok && err == nil && p.Network != "" && a.manager.Uses(network.ID(p.Network), ip) {
+		return nil
+	}
+	return a.Registry.ReleaseAddress(id, addr)
+}

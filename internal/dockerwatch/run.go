@@ -18,7 +18,7 @@ const ListEvery = 5 * time.Minute
 const (
 	absentEvery = 5 * time.Second  // how often an absent socket is looked for
 	minBackoff  = time.Second      // pause after the first failure
-	maxBackoff  = 30 * time.Second // longest pause, and how long a session lasts that counts as a success
+	maxBackoff  = 30 * time.Second // longest pause
 )
 
 // Sink receives what was learned. All calls come from one goroutine, which
@@ -92,18 +92,18 @@ func (w *watcher) run(ctx context.Context) {
 			sleep(ctx, absentEvery)
 			continue
 		}
-		start := time.Now()
 		err := w.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if w.told == "connected" {
+		followed := w.told == "connected"
+		if followed {
 			w.tell("lost", "lost Docker's event stream, will connect again", "err", err)
 		}
 		// An engine that boots accepts connections and says nothing. Asking has
 		// been a pause then, and the next one who asks is answered the moment the
 		// engine is up.
-		if time.Since(start) > maxBackoff || timedOut(err) {
+		if followed || timedOut(err) {
 			backoff = minBackoff
 		}
 		w.Log.Debug("Docker cannot be followed yet", "err", err, "retry", backoff)

@@ -29,6 +29,8 @@ type Registry struct {
 	seq   uint64 // of the newest pool ever seen
 	auto4 chooser
 	auto6 chooser
+
+	booked map[string][]booking // by network; see booked.go
 }
 
 // entry is a pool's place in the registry. It is in the map before its first
@@ -46,10 +48,11 @@ type entry struct {
 // this host that never changes; automatic IPv6 pools are derived from it.
 func New(store Store, loaded []Pool, seed string) *Registry {
 	r := &Registry{
-		store: store,
-		pools: make(map[PoolID]*entry, len(loaded)),
-		auto4: choose4(),
-		auto6: choose6(seed),
+		store:  store,
+		pools:  make(map[PoolID]*entry, len(loaded)),
+		booked: make(map[string][]booking),
+		auto4:  choose4(),
+		auto6:  choose6(seed),
 	}
 	loaded = slices.SortedFunc(slices.Values(loaded), bySeq)
 	for _, p := range loaded {
@@ -153,8 +156,10 @@ func (r *Registry) ReleasePool(id PoolID) error {
 // given once until it is released.
 func (r *Registry) RequestAddress(id PoolID, req Request) (netip.Prefix, error) {
 	var answer netip.Prefix
+	var from Pool
 	err := r.change(id, func(p Pool) (Pool, bool, error) {
 		next, addr, changed, err := p.take(req)
+		from = p
 		answer = netip.PrefixFrom(addr, p.Prefix.Bits())
 		return next, changed, err
 	})
@@ -162,10 +167,14 @@ func (r *Registry) RequestAddress(id PoolID, req Request) (netip.Prefix, error) 
 		err = fmt.Errorf("unknown address pool %s; was the state directory removed?", id)
 	}
 	if err != nil {
+		r.unbook(id)
 		if req.Name != "" {
 			err = fmt.Errorf("container %s: %w", req.Name, err)
 		}
 		return netip.Prefix{}, err
+	}
+	if !req.Gateway {
+		r.book(from, answer.Addr())
 	}
 	return answer, nil
 }

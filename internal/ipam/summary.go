@@ -7,16 +7,17 @@ import (
 
 // Summary says how full a pool is.
 type Summary struct {
-	ID      PoolID
-	Prefix  netip.Prefix
-	Range   netip.Prefix
-	Gateway netip.Addr
-	Network string
-	Static  bool
+	ID      PoolID       `json:"id"`
+	Prefix  netip.Prefix `json:"prefix"`
+	Range   netip.Prefix `json:"range,omitzero"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
+	Network string       `json:"network,omitempty"`
+	Static  bool         `json:"static,omitempty"`
 	// Used and Total count the addresses that can be chosen automatically, those
 	// of Range or, without one, of Prefix: when equal, the next request without
 	// an address fails. Total stops at the largest uint64.
-	Used, Total uint64
+	Used  uint64 `json:"used"`
+	Total uint64 `json:"total"`
 }
 
 // Pools lists every stored pool in order of creation.

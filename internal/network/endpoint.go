@@ -35,6 +35,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err != nil {
 		return Endpoint{}, err
 	}
+	m.pools.Entered(req.Network)
 	n := e.value()
 	if n.Phase != PhaseActive {
 		return Endpoint{}, fmt.Errorf("the network is %s", n.Phase)
@@ -76,7 +77,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 		VLAN: att.VLAN, MTU: att.MTU, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
 	}
 	if ep.MAC == "" {
-		ep.MAC = macFor(ep.ID, 0).String()
+		ep.MAC = macFor(ep).String()
 		return ep, nil
 	}
 	mac, err := net.ParseMAC(ep.MAC)
@@ -248,11 +249,14 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 		return nil
 	}
 	n := e.value()
-	ep, ok := n.Endpoints[eid]
-	if !ok {
+	if ep, ok := n.Endpoints[eid]; ok {
+		m.condemnEndpoint(e, ep)
+	} else {
+		m.condemnDamaged(e, func(d Damage) bool { return d.Endpoint == eid })
+	}
+	if _, ok := e.value().Endpoints[eid]; !ok {
 		return nil
 	}
-	m.condemnEndpoint(e, ep)
 	if err := m.applyFor(ctx, e, eid); err != nil && !errors.Is(err, ErrLingering) {
 		m.log.WarnContext(ctx, "endpoint removal goes on in the background", "nid", id, "eid", eid, "err", err)
 		m.repair.add(id, time.Second)

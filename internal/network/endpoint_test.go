@@ -18,7 +18,7 @@ import (
 func TestCreateEndpoint(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.create("n", "10.0.0.0/24")
-		applies := len(r.fabric.applies[nid("n")])
+		applies := len(r.applies("n"))
 		req := endpointRequest("n", "a", "10.0.0.2/24", "vlan=7", "mtu=1400", "external_ids=k=V", "com.docker.network.portmap=")
 		ep, err := r.CreateEndpoint(t.Context(), req)
 		if err != nil {
@@ -40,7 +40,7 @@ func TestCreateEndpoint(t *testing.T) {
 		if diff := cmp.Diff(ep, again, sameNetworks); diff != "" || err != nil || r.store.String() != before {
 			t.Errorf("second request: %v (-want +got):\n%s", err, diff)
 		}
-		if len(r.fabric.applies[nid("n")]) != applies {
+		if len(r.applies("n")) != applies {
 			t.Error("the switch was touched while dockerd holds its lock")
 		}
 		r.check()

@@ -35,6 +35,7 @@ type fakeFabric struct {
 	applies  map[ID][]time.Time
 	plans    int
 	prunes   []time.Time
+	step     func() error // if set, asked before every change
 
 	linger time.Duration // links of deleted endpoints are removed that much later
 	dirty  func(...ID)   // told when a link that lingered is gone
@@ -79,6 +80,13 @@ func (f *fakeFabric) isDown() bool {
 	return f.down
 }
 
+// linked tells whether a host end exists.
+func (f *fakeFabric) linked(host string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.links[host] != ""
+}
+
 func (f *fakeFabric) Ready(ctx context.Context) error {
 	if !f.isDown() {
 		return ctx.Err()
@@ -92,6 +100,14 @@ func (f *fakeFabric) Ready(ctx context.Context) error {
 	}
 	if f.isDown() {
 		return errUnreachable
+	}
+	return nil
+}
+
+// CheckBridge refuses the bridge named ovn.
+func (f *fakeFabric) CheckBridge(name string) error {
+	if name == "ovn" && !f.isDown() {
+		return errors.New("option bridge=\"ovn\": this is OVN's")
 	}
 	return nil
 }
@@ -115,6 +131,9 @@ func (f *fakeFabric) Plan(cfg Config, others []Network) (Plan, error) {
 	if cfg.VLANMode == VLANAuto {
 		for cfg.VLAN = MaxVLAN; used[cfg.VLAN]; cfg.VLAN-- {
 		}
+	}
+	if cfg.Bridge == "ovn" {
+		return Plan{}, errors.New("option bridge=\"ovn\": this is OVN's")
 	}
 	marked, exists := f.bridges[cfg.Bridge]
 	return Plan{Config: cfg, OwnsBridge: !exists || marked}, nil
@@ -145,6 +164,11 @@ func (f *fakeFabric) Apply(ctx context.Context, n Network) error {
 	case f.failNet != nil:
 		return f.failNet
 	}
+	if f.step != nil {
+		if err := f.step(); err != nil {
+			return err
+		}
+	}
 	if _, exists := f.bridges[n.Config.Bridge]; !exists && n.Phase != PhaseDeleting {
 		f.bridges[n.Config.Bridge] = n.OwnsBridge
 	}
@@ -166,7 +190,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 	}
 	host, _ := ep.ID.Links()
 	p, exists := f.ports[host]
-	if exists && p.foreign && ep.Phase != PhaseDeleting && ep.Phase != PhaseCreated {
+	if exists && p.foreign && (ep.Phase == PhaseJoining || ep.Phase == PhaseJoined) {
 		return fmt.Errorf("the port name %s is taken", host)
 	}
 	switch ep.Phase {
@@ -183,7 +207,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 		}
 		f.links[host] = ep.ID
 		f.ports[host] = fakePort{bridge: n.Config.Bridge, network: string(n.ID), endpoint: string(ep.ID), Port: want}
-	case PhaseCreated, PhaseDeleting:
+	case PhaseCreated, PhaseLeft, PhaseDeleting:
 		if exists && !p.foreign {
 			delete(f.ports, host)
 		}
@@ -216,6 +240,11 @@ func (f *fakeFabric) Remove(_ context.Context, n Network, keepBridge bool) error
 		return f.failGone
 	case n.Phase != PhaseDeleting:
 		return fmt.Errorf("network %s is %s", n.ID, n.Phase)
+	}
+	if f.step != nil {
+		if err := f.step(); err != nil {
+			return err
+		}
 	}
 	for id := range n.Endpoints {
 		host, _ := id.Links()

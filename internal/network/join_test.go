@@ -234,7 +234,7 @@ func TestJoinAgain(t *testing.T) {
 		}
 		r.check()
 		r.leave("n", "a")
-		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseCreated || ep.Sandbox != "" {
+		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseLeft || ep.Sandbox != "" {
 			t.Errorf("got %+v", ep)
 		}
 		if err := r.tryJoin("n", "a"); err != nil {

@@ -20,6 +20,12 @@ type Pools interface {
 	Claim(id ID, s Subnet, static bool) (bool, error)
 	// Unclaim undoes it; unknown is success.
 	Unclaim(id ID) error
+	// Entered tells that an endpoint of the network is being created, for which
+	// addresses were booked.
+	Entered(id ID)
+	// Abandon frees the addresses of an endpoint that Docker gave up without
+	// telling: it will not release them either.
+	Abandon(id ID, addrs []netip.Addr) error
 }
 
 // Manager owns all networks. Its methods are called by many goroutines at once;
@@ -32,9 +38,8 @@ type Manager struct {
 	now    func() time.Time
 	alive  func(sandbox string) (alive, known bool)
 
-	damaged []Damage // never changes
-
-	mu       sync.Mutex // guards networks and segments; held for no I/O
+	mu       sync.Mutex // guards the following; held for no I/O
+	damaged  []Damage
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
 
@@ -100,6 +105,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 			ep.Rev = m.rev.Add(1)
 			if ep.Phase == PhaseJoining {
 				ep.Phase = PhaseDeleting
+				m.abandonAddrs(n.ID, ep)
 				m.log.Info("undoing an interrupted attachment", "nid", n.ID, "eid", id)
 			}
 			n.Endpoints[id] = ep
@@ -151,7 +157,7 @@ func (m *Manager) lookup(id ID) (*entry, error) {
 	if e := m.entry(id); e != nil {
 		return e, nil
 	}
-	for _, d := range m.damaged {
+	for _, d := range m.Damaged() {
 		if d.Network == id && d.Endpoint == "" {
 			return nil, fmt.Errorf("its record %s cannot be read: %w", d.Path, d.Err)
 		}
@@ -173,6 +179,9 @@ type CreateRequest struct {
 func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 	cfg, err := ParseOptions(req.Options, req.Internal, req.Subnets)
 	if err != nil {
+		if faulty := m.fabric.CheckBridge(cfg.Bridge); faulty != nil && checkBridgeName(cfg.Bridge) == nil {
+			err = fmt.Errorf("%w; %w", err, faulty)
+		}
 		return fmt.Errorf("cannot create network: %w", err)
 	}
 	if e := m.entry(req.ID); e != nil {
@@ -268,6 +277,9 @@ func (m *Manager) abandon(ctx context.Context, e *entry) {
 func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 	e := m.entry(id)
 	if e == nil {
+		if len(m.undamage(id, func(Damage) bool { return true })) > 0 {
+			return m.store.DeleteNetwork(id) // Prune no longer spares its ports
+		}
 		return nil
 	}
 	m.condemnNetwork(e)
@@ -280,6 +292,7 @@ func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 
 // finishNetwork takes away all that a deleting network has, and its record last.
 func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
+	m.condemnDamaged(e, func(Damage) bool { return true })
 	n := e.value()
 	for _, ep := range n.SortedEndpoints() {
 		m.condemnEndpoint(e, ep)
@@ -306,12 +319,46 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 }
 
 // Damaged returns the records that could not be read at start.
-func (m *Manager) Damaged() []Damage { return slices.Clone(m.damaged) }
+func (m *Manager) Damaged() []Damage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.damaged)
+}
+
+// undamage forgets the damaged records of a network that match, because Docker
+// has said that what they describe is gone, and returns them.
+func (m *Manager) undamage(id ID, match func(Damage) bool) (found []Damage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.damaged = slices.DeleteFunc(m.damaged, func(d Damage) bool {
+		gone := d.Network == id && match(d)
+		if gone {
+			found = append(found, d)
+		}
+		return gone
+	})
+	return found
+}
+
+// condemnDamaged makes tombstones of endpoints whose records cannot be read:
+// the names of port and link follow from the id alone.
+func (m *Manager) condemnDamaged(e *entry, match func(Damage) bool) {
+	found := m.undamage(e.value().ID, func(d Damage) bool { return d.Endpoint != "" && match(d) })
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.value()
+	for _, d := range found {
+		n = n.WithEndpoint(Endpoint{
+			ID: d.Endpoint, Network: n.ID, Phase: PhaseDeleting, Changed: m.now().UTC(), Rev: m.rev.Add(1),
+		})
+	}
+	e.cur.Store(&n)
+}
 
 // bridgeInUse tells whether a network that stays uses the bridge of n, or may
 // use it: the record of a network could not be read.
 func (m *Manager) bridgeInUse(n Network) bool {
-	for _, d := range m.damaged {
+	for _, d := range m.Damaged() {
 		if d.Endpoint == "" {
 			return true
 		}
@@ -472,6 +519,27 @@ func (m *Manager) forgotten(n Network) bool {
 
 // Container is who uses an endpoint.
 type Container struct{ ID, Name string }
+
+// abandonAddrs frees the addresses of an endpoint that Docker forgot.
+func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
+	if err := m.pools.Abandon(id, addrsOf(ep)); err != nil {
+		m.log.Warn("cannot free addresses", "nid", id, "eid", ep.ID, "err", err)
+	}
+}
+
+// Uses tells whether a living endpoint of the network has the address.
+func (m *Manager) Uses(id ID, addr netip.Addr) bool {
+	e := m.entry(id)
+	if e == nil {
+		return false
+	}
+	for _, ep := range e.value().Endpoints {
+		if ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && slices.Contains(addrsOf(ep), addr) {
+			return true
+		}
+	}
+	return false
+}
 
 // addrsOf returns the bare addresses of an endpoint.
 func addrsOf(ep Endpoint) []netip.Addr {

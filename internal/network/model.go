@@ -224,6 +224,10 @@ type Fabric interface {
 	// those being created included.
 	Plan(cfg Config, others []Network) (Plan, error)
 
+	// CheckBridge tells what is wrong with the name of a bridge, as Plan would.
+	// It only reads and never waits; what cannot be told is no fault.
+	CheckBridge(name string) error
+
 	// Apply makes reality equal n with all its endpoints. The error says which
 	// endpoints failed if it is an *ApplyError; any other error means all.
 	// Apply is called for one network by one caller at a time.
@@ -300,6 +304,7 @@ type EndpointStatus struct {
 	Port   string `json:"port"`
 	OFPort int    `json:"ofport"`
 	Linked bool   `json:"linked"` // the host end of its link exists
+	Home   bool   `json:"home"`   // the container's end is in the host's namespace
 	Health string `json:"health"` // ok, degraded, detached
 	Reason string `json:"reason,omitempty"`
 }

@@ -7,8 +7,12 @@ import (
 	"strings"
 )
 
-// LinkPrefix starts the name of every host end of ours.
-const LinkPrefix = "ocn"
+// How the names of our links start: of the host end, and of the container's end
+// while it is in the host's namespace.
+const (
+	LinkPrefix = "ocn"
+	PeerPrefix = "oc-"
+)
 
 // Links returns the names of an endpoint's veth ends: host stays and is the
 // OVS port, peer is moved into the container by dockerd. Both have 15 bytes,
@@ -20,14 +24,19 @@ func (id EndpointID) Links() (host, peer string) {
 		sum := sha256.Sum256([]byte(id))
 		key = hex.EncodeToString(sum[:])
 	}
-	return LinkPrefix + key[:12], "oc-" + key[:12]
+	return LinkPrefix + key[:12], PeerPrefix + key[:12]
 }
 
-// macFor derives a MAC from an endpoint id: locally administered, unicast
-// (IEEE 802, the two low bits of the first byte). salt makes another one when
-// the first is taken.
-func macFor(id EndpointID, salt byte) net.HardwareAddr {
-	sum := sha256.Sum256(append([]byte(id), salt))
+// macFor derives the MAC of an endpoint that was given none: locally
+// administered, unicast (IEEE 802, the two low bits of the first byte). The same
+// address on the same network always has the same MAC, so that neighbours which
+// remember it reach the container that takes the address over.
+func macFor(ep Endpoint) net.HardwareAddr {
+	key := string(ep.ID)
+	if len(ep.Addrs) > 0 {
+		key = string(ep.Network) + " " + ep.Addrs[0].Addr().String()
+	}
+	sum := sha256.Sum256([]byte(key))
 	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^1 | 2
 	return mac

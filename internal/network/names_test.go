@@ -57,25 +57,30 @@ func TestNamesAreStable(t *testing.T) {
 	}
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.create("n", "10.0.0.0/24")
-		for _, name := range []string{"a", "b"} {
-			ep, err := r.CreateEndpoint(t.Context(), endpointRequest("n", name, ""))
+		for _, addr := range []string{"", "10.0.0.2/24", "fd00::2/64"} {
+			ep, err := r.CreateEndpoint(t.Context(), endpointRequest("n", "of "+addr, addr))
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(&b, "%-64q %s\n", ep.ID, ep.MAC)
+			fmt.Fprintf(&b, "%-66q %s\n", addr, ep.MAC)
 		}
 	})
 	golden(t, "names.txt", b.String())
 }
 
 // A MAC that nobody gave is locally administered and unicast, and another one
-// for every endpoint.
+// for every endpoint without an address, every address and every network.
 func TestDerivedMACs(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.create("n", "10.0.0.0/24")
 		seen := map[string]bool{}
-		for i := range 200 {
-			ep, err := r.CreateEndpoint(t.Context(), endpointRequest("n", fmt.Sprint(i), ""))
+		r.create("m", "10.0.0.0/24")
+		for i := range 300 {
+			network, addr := "n", ""
+			if i >= 100 {
+				network, addr = []string{"n", "m"}[i%2], fmt.Sprintf("10.0.0.%d/24", i/2)
+			}
+			ep, err := r.CreateEndpoint(t.Context(), endpointRequest(network, fmt.Sprint(i), addr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,5 +90,22 @@ func TestDerivedMACs(t *testing.T) {
 			}
 			seen[ep.MAC] = true
 		}
+	})
+}
+
+// A container that takes an address over has its MAC too, so that neighbours who
+// remember it reach the new one.
+func TestMACFollowsAddress(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		r.join("n", "old", "10.0.0.2/24")
+		old, _ := r.findEndpoint("old")
+		r.deleteEndpoint("n", "old")
+		r.join("n", "new", "10.0.0.2/24")
+		r.settle()
+		if got, _ := r.findEndpoint("new"); got.MAC != old.MAC {
+			t.Errorf("got %s, the address had %s", got.MAC, old.MAC)
+		}
+		r.check()
 	})
 }

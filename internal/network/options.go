@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -188,6 +189,9 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 	if v6 > 0 && c.MTU >= MinMTU && c.MTU < MinMTU6 {
 		faults.add("option mtu=%q: allowed are %s, and this network has an IPv6 subnet", given["mtu"], allowedMTU)
 	}
+	if c.IPAM == IPAMStatic && v4+v6 == 0 {
+		faults.add("option ipam=%q: the network has no subnet to choose addresses from; give --subnet and another IPAM driver than null", given["ipam"])
+	}
 	if c.Gateway == GatewayExternal {
 		switch {
 		case internal:
@@ -307,32 +311,45 @@ var reservedIDs = []string{
 
 func parseExternalIDs(v string) (map[string]string, error) {
 	ids := map[string]string{}
+	var faults []string
 	for pair := range strings.SplitSeq(v, ",") {
-		key, value, ok := strings.Cut(pair, "=")
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("%q has no =", pair)
-		case key == "":
-			return nil, fmt.Errorf("%q has no key", pair)
-		case strings.ContainsAny(pair, "'\"`"):
-			return nil, fmt.Errorf("%q has a quote", pair)
-		case slices.Contains(reservedIDs, strings.ToLower(key)) || strings.HasPrefix(key, "ovn-"):
-			return nil, fmt.Errorf("the key %s is reserved", key)
+		key, value, _ := strings.Cut(pair, "=")
+		err := checkExternalID(pair)
+		if _, twice := ids[key]; twice && err == nil {
+			err = fmt.Errorf("the key %s is given twice", key)
 		}
-		if strings.ContainsFunc(key, unicode.IsSpace) {
-			return nil, fmt.Errorf("the key %q has a space", key)
-		}
-		for _, text := range []string{key, value} {
-			if err := checkText(text); err != nil && text != "" {
-				return nil, fmt.Errorf("%q: %w", text, err)
-			}
-		}
-		if _, twice := ids[key]; twice {
-			return nil, fmt.Errorf("the key %s is given twice", key)
+		if err != nil {
+			faults = append(faults, err.Error())
 		}
 		ids[key] = value
 	}
+	if len(faults) > 0 {
+		return nil, errors.New(strings.Join(faults, ", "))
+	}
 	return ids, nil
+}
+
+func checkExternalID(pair string) error {
+	key, value, ok := strings.Cut(pair, "=")
+	lower := strings.ToLower(key)
+	switch {
+	case !ok:
+		return fmt.Errorf("%q has no =", pair)
+	case key == "":
+		return fmt.Errorf("%q has no key", pair)
+	case strings.ContainsAny(pair, "'\"`"):
+		return fmt.Errorf("%q has a quote", pair)
+	case slices.Contains(reservedIDs, lower) || strings.HasPrefix(lower, "ovn-"):
+		return fmt.Errorf("the key %s is reserved", key)
+	case strings.ContainsFunc(key, unicode.IsSpace):
+		return fmt.Errorf("the key %q has a space", key)
+	}
+	for _, text := range []string{key, value} {
+		if err := checkText(text); err != nil && text != "" {
+			return fmt.Errorf("%q: %w", text, err)
+		}
+	}
+	return nil
 }
 
 func oneOf[T ~string](v T, allowed ...T) error {

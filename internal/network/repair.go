@@ -23,7 +23,8 @@ const (
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
 	goneGrace     = 20 * time.Second // sandbox and link gone: nobody will tell us any more
-	lostGrace     = 5 * time.Minute  // sandbox gone, link still here
+	homeGrace     = time.Minute      // sandbox gone, the container's end back here: or not moved yet, on engines up to 27
+	lostGrace     = 5 * time.Minute  // sandbox gone, but its end of the link is somewhere
 )
 
 // repairQueue holds the networks to look at, each with the earliest time.
@@ -200,8 +201,9 @@ func jitter(d time.Duration) time.Duration {
 }
 
 func (m *Manager) prune(ctx context.Context) error {
+	damaged := m.Damaged()
 	spare := func(id ID, eid EndpointID) bool {
-		return slices.ContainsFunc(m.damaged, func(d Damage) bool {
+		return slices.ContainsFunc(damaged, func(d Damage) bool {
 			if d.Endpoint == "" {
 				return id == "" || d.Network == id
 			}
@@ -237,6 +239,7 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 			}
 			m.log.Info("removing an endpoint that nobody uses any more", "nid", n.ID, "eid", ep.ID, "reason", reason)
 			m.kill(m.entry(n.ID), ep.ID)
+			m.abandonAddrs(n.ID, ep)
 		}
 	}
 	for id := range gone {
@@ -269,8 +272,11 @@ func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	case PhaseLeft:
 		return goneGrace // Docker deletes what has left at once
 	}
-	if m.fabric.Observe(n).Endpoints[ep.ID].Linked {
-		return lostGrace
+	switch seen := m.fabric.Observe(n).Endpoints[ep.ID]; {
+	case !seen.Linked:
+		return goneGrace
+	case seen.Home:
+		return homeGrace
 	}
-	return goneGrace
+	return lostGrace
 }

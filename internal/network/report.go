@@ -68,6 +68,10 @@ func (m *Manager) report(n Network) Report {
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
 			VLAN: vlanText(p.VLAN), MTU: p.MTU, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
 		}
+		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
+			e.Health, e.Reason = "degraded", m.deadReason(n, ep)+": it will be removed"
+			r.Health = "degraded"
+		}
 		for _, a := range ep.Addrs {
 			e.Addrs = append(e.Addrs, a.String())
 		}

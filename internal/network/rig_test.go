@@ -124,6 +124,26 @@ func (r *rig) kill(sandbox string) {
 	r.dead[sandbox] = true
 }
 
+func (r *rig) revive(sandbox string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.dead, sandbox)
+}
+
+// applies are the times at which Apply of a network began.
+func (r *rig) applies(network string) []time.Time {
+	r.fabric.mu.Lock()
+	defer r.fabric.mu.Unlock()
+	return slices.Clone(r.fabric.applies[nid(network)])
+}
+
+// prunes counts the looks for leftovers.
+func (r *rig) prunes() int {
+	r.fabric.mu.Lock()
+	defer r.fabric.mu.Unlock()
+	return len(r.fabric.prunes)
+}
+
 // hex64 is an id as Docker makes them.
 func hex64(name string) string {
 	sum := sha256.Sum256([]byte(name))
@@ -237,9 +257,9 @@ func (r *rig) check() {
 			claims += 1 + len(ep.Addrs)
 			host, _ := ep.ID.Links()
 			switch {
-			case ep.Phase == PhaseJoined:
+			case ep.Phase == PhaseJoined && r.fabric.linked(host):
 				want = append(want, portLine(host, n.Config.Bridge, n.Port(ep)))
-			case ep.Phase != PhaseCreated:
+			case ep.Phase != PhaseCreated && ep.Phase != PhaseJoined && ep.Phase != PhaseLeft:
 				r.t.Errorf("endpoint %s is %s", ep.ID.Short(), ep.Phase)
 			}
 		}
@@ -270,11 +290,11 @@ func (r *rig) check() {
 }
 
 // unjoined tells whether a link or port belongs to an endpoint that left its
-// container and was not deleted yet: either may still be there.
+// container and was not deleted yet, or lost its link: either may still be there.
 func (r *rig) unjoined(name string) bool {
 	for _, n := range r.Networks() {
 		for _, ep := range n.Endpoints {
-			if host, _ := ep.ID.Links(); host == name && ep.Phase == PhaseCreated {
+			if host, _ := ep.ID.Links(); host == name && (ep.Phase != PhaseJoined || !r.fabric.linked(host)) {
 				return true
 			}
 		}
@@ -323,5 +343,13 @@ func (r *rig) leave(network, name string) {
 	r.t.Helper()
 	if err := r.Leave(context.Background(), nid(network), eid(name)); err != nil {
 		r.t.Error(err)
+	}
+}
+
+// must fails the test at once if a call that returned this failed.
+func (r *rig) must(_ any, err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
 	}
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 )
 
@@ -76,13 +77,20 @@ func (m *Manager) applyOnce(ctx context.Context, e *entry) error {
 	if err != nil && !errors.As(err, &partial) {
 		return err
 	}
+	failed := make(map[EndpointID]error)
+	if partial != nil {
+		maps.Copy(failed, partial.Endpoints)
+	}
 	for _, ep := range n.Endpoints {
-		if ep.Phase != PhaseDeleting || partial != nil && partial.Endpoints[ep.ID] != nil {
+		if ep.Phase != PhaseDeleting || failed[ep.ID] != nil {
 			continue
 		}
-		if dropErr := m.dropEndpoint(e, ep); dropErr != nil {
-			err = errors.Join(err, dropErr)
+		if err := m.dropEndpoint(e, ep); err != nil {
+			failed[ep.ID] = err
 		}
 	}
-	return err
+	if len(failed) > 0 {
+		return &ApplyError{Endpoints: failed}
+	}
+	return nil
 }

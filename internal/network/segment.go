@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,11 +25,11 @@ func segmentOf(n Network, ep Endpoint) segment {
 // claims are the keys that an endpoint occupies in its segment: its addresses
 // (netip.Addr) and its MAC (string).
 func claims(ep Endpoint) []any {
-	keys := []any{ep.MAC}
+	keys := make([]any, 0, len(ep.Addrs)+1)
 	for _, a := range addrsOf(ep) {
 		keys = append(keys, a)
 	}
-	return keys
+	return append(keys, ep.MAC)
 }
 
 func (m *Manager) occupyLocked(n Network, ep Endpoint) {
@@ -67,9 +68,12 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	seg := segmentOf(n, ep)
+	if err := m.admitLocked(n, ep, seg); err != nil {
+		return nil, err
+	}
 	for _, key := range claims(ep) {
 		h, taken := m.segments[seg][key]
-		if !taken || h.endpoint == ep.ID {
+		if !taken || h.endpoint == ep.ID || slices.Contains(evicted, h.endpoint) {
 			continue
 		}
 		other := m.networks[h.network]
@@ -92,6 +96,26 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 	}
 	m.occupyLocked(n, ep)
 	return evicted, nil
+}
+
+// admitLocked refuses an endpoint that must not be in a segment whoever is
+// there: the segment is another network's own, or the address is the gateway's.
+func (m *Manager) admitLocked(n Network, ep Endpoint, seg segment) error {
+	for id, e := range m.networks {
+		o := e.value()
+		if o.Phase == PhaseDeleting || o.Config.Bridge != seg.bridge || o.Config.VLAN != seg.vlan {
+			continue
+		}
+		if id != n.ID && ep.VLAN != nil && o.Config.VLANMode == VLANAuto {
+			return fmt.Errorf("driver-opt vlan=\"%d\": %s has this tag to itself on bridge %s (vlan=auto); allowed is any other", *ep.VLAN, o.Title(), seg.bridge)
+		}
+		for _, s := range o.Subnets {
+			if o.Config.Gateway == GatewayExternal && slices.Contains(addrsOf(ep), s.Gateway) {
+				return fmt.Errorf("address %s is the gateway of %s in the same segment (bridge %s, vlan %s)", s.Gateway, o.Title(), seg.bridge, vlanText(seg.vlan))
+			}
+		}
+	}
+	return nil
 }
 
 // startGrace is how long after its Join a container may be without a sandbox:

@@ -1,9 +1,9 @@
 package network_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	. "github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -44,86 +44,104 @@ func TestDuplicates(t *testing.T) {
 	})
 }
 
+// An attachment cannot move into a segment that a network has to itself, nor take
+// the address of a router.
+func TestSegmentsOfOthers(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("auto", "10.0.0.0/24", "bridge=br0")
+		r.create("tag", "10.0.1.0/24", "bridge=br0", "vlan=7", "gateway_mode=external")
+		r.create("other", "10.0.2.0/24", "bridge=br1", "vlan=7")
+		r.must(nil, r.Annotate(nid("auto"), "private", nil))
+		refused(t, r.tryEndpoint("tag", "a", "10.0.1.2/24", "vlan=4094"), `vlan="4094"`, "network private", "br0")
+		refused(t, r.tryEndpoint("auto", "a", "10.0.1.1/24", "vlan=7"), "10.0.1.1", "gateway", "bridge br0", "vlan 7")
+		refused(t, r.tryEndpoint("tag", "a", "10.0.1.1/24"), "gateway")
+		r.join("auto", "own", "10.0.0.2/24", "vlan=4094")
+		r.join("tag", "moved", "10.0.1.2/24", "vlan=9")
+		r.join("auto", "guest", "10.0.0.3/24", "vlan=7")
+		r.join("other", "elsewhere", "10.0.1.1/24")
+		r.settle()
+		r.check()
+	})
+}
+
 // An address is free again as soon as its endpoint is deleted, though its port
-// may stay for a while.
+// may stay for a while; the end of that takes it from nobody.
 func TestAddressIsFreeAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.create("n", "10.0.0.0/24")
+		r.create("n", "10.0.0.0/24", "vlan=7")
+		r.create("m", "10.0.1.0/24", "vlan=7")
 		r.join("n", "a", "10.0.0.2/24")
 		r.downFabric()
-		if err := r.DeleteEndpoint(t.Context(), nid("n"), eid("a")); err != nil {
-			t.Fatal(err)
-		}
+		r.deleteEndpoint("n", "a")
 		r.endpoint("n", "b", "10.0.0.2/24")
-		refused(t, r.tryEndpoint("n", "c", "10.0.0.2/24"), "already used")
+		refused(t, r.tryEndpoint("m", "c", "10.0.0.2/24"), "already used")
 		r.up()
 		r.settle()
 		r.check()
-		refused(t, r.tryEndpoint("n", "c", "10.0.0.2/24"), "already used")
+		refused(t, r.tryEndpoint("m", "c", "10.0.0.2/24"), "already used")
 	})
 }
 
-// A holder whose container is gone gives way to a new endpoint in its own network,
-// where Docker has given the address away, and in no other. One whose container
-// is there, or cannot be seen, or is on its way, never does.
+// A holder that Docker gave up gives way to a new endpoint in its own network and
+// in no other. An address comes from an IPAM driver, which gives it again only
+// after the first endpoint was given up; a MAC may be given twice by its user, so
+// there only what has surely ended counts. A holder whose container is there, or
+// cannot be seen, never gives way.
 func TestEviction(t *testing.T) {
+	const no, yes = false, true
 	for name, c := range map[string]struct {
-		before func(r *rig)
-		same   bool // the new endpoint is in the same network
-		evicts bool
+		before     func(r *rig)
+		addr, mac  bool // the holder gives way to a new one with its address, its MAC
+		unjoined   bool
+		justJoined bool
 	}{
-		"dead":                  {func(r *rig) { r.kill(sandbox("a")) }, true, true},
-		"dead, another network": {func(r *rig) { r.kill(sandbox("a")) }, false, false},
-		"alive":                 {func(*rig) {}, true, false},
-		"not to be seen":        {func(r *rig) { r.hide(sandbox("a")) }, true, false},
-		"left": {func(r *rig) {
-			r.kill(sandbox("a"))
-			r.leave("n", "a")
-		}, true, false},
+		"dead":           {before: func(r *rig) { r.kill(sandbox("a")) }, addr: yes, mac: yes},
+		"alive":          {before: func(*rig) {}, addr: no, mac: no},
+		"not to be seen": {before: func(r *rig) { r.hide(sandbox("a")) }, addr: no, mac: no},
+		"left":           {before: func(r *rig) { r.leave("n", "a") }, addr: yes, mac: yes},
+		"never joined":   {before: func(*rig) {}, unjoined: true, addr: yes, mac: no},
+		// Engines up to 27 make a container's network namespace after the Join.
+		"starting": {before: func(r *rig) { r.kill(sandbox("a")) }, justJoined: true, addr: yes, mac: no},
 	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, r *rig) {
-				r.create("n", "10.0.0.0/24", "vlan=7")
-				r.create("m", "10.0.1.0/24", "vlan=7")
-				r.join("n", "a", "10.0.0.2/24")
-				time.Sleep(time.Hour)
-				c.before(r)
-				network := "n"
-				if !c.same {
-					network = "m"
-				}
-				err := r.tryEndpoint(network, "b", "10.0.0.2/24")
-				if c.evicts != (err == nil) {
-					t.Errorf("got %v, eviction wanted: %v", err, c.evicts)
-				}
-				if err == nil {
-					if err := r.tryJoin(network, "b"); err != nil {
-						t.Error(err)
+		for _, network := range []string{"n", "m"} {
+			for _, byMAC := range []bool{false, true} {
+				inBubble(t, func(t *testing.T, r *rig) {
+					r.create("n", "10.0.0.0/24", "vlan=7")
+					r.create("m", "10.0.1.0/24", "vlan=7")
+					old := endpointRequest("n", "a", "10.0.0.2/24")
+					old.MAC = "02:00:00:00:00:01"
+					r.must(r.CreateEndpoint(t.Context(), old))
+					if !c.unjoined {
+						r.must(nil, r.tryJoin("n", "a"))
 					}
-				}
-				r.settle()
-				if _, there := r.findEndpoint("a"); there == c.evicts {
-					t.Errorf("the old endpoint is there: %v", there)
-				}
-				r.check()
-			})
-		})
-	}
-}
-
-// A container that has only just joined is not taken for dead: engines up to 27
-// make its network namespace after the Join.
-func TestNoEvictionWhileStarting(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.create("n", "10.0.0.0/24")
-		r.kill(sandbox("a"))
-		r.join("n", "a", "10.0.0.2/24")
-		time.Sleep(time.Second)
-		refused(t, r.tryEndpoint("n", "b", "10.0.0.2/24"), "already used")
-		if ep, ok := r.findEndpoint("a"); !ok || ep.Phase != PhaseJoined {
-			t.Errorf("the starting container lost its endpoint: %+v", ep)
+					if !c.unjoined && !c.justJoined {
+						time.Sleep(time.Hour)
+					}
+					time.Sleep(time.Second)
+					c.before(r)
+					req, want := endpointRequest(network, "b", "10.0.0.2/24"), c.addr && network == "n"
+					if byMAC {
+						req, want = endpointRequest(network, "b", "10.0.0.3/24"), c.mac && network == "n"
+						req.MAC = old.MAC
+					}
+					_, err := r.CreateEndpoint(t.Context(), req)
+					if (err == nil) != want {
+						t.Errorf("%s, network %s, by MAC %v: got %v, eviction wanted: %v", name, network, byMAC, err, want)
+					}
+					if err == nil {
+						r.must(nil, r.tryJoin(network, "b"))
+					} else {
+						refused(t, err, "already used by endpoint "+eid("a").Short())
+					}
+					r.settle()
+					if _, there := r.findEndpoint("a"); there == want {
+						t.Errorf("%s, network %s, by MAC %v: the old endpoint is there: %v", name, network, byMAC, there)
+					}
+					r.check()
+				})
+			}
 		}
-	})
+	}
 }
 
 // Nothing is evicted by an endpoint that is refused after all.
@@ -149,17 +167,21 @@ func TestRefusedEvictsNobody(t *testing.T) {
 	})
 }
 
-// Of many who want one address at the same moment, one gets it.
-func TestOneAddressForOne(t *testing.T) {
+// Of many who want one MAC at the same moment, one gets it.
+func TestOneMACForOne(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.create("n", "10.0.0.0/24", "vlan=7")
 		r.create("m", "10.0.1.0/24", "vlan=7")
 		const count = 50
 		errs := make(chan error, count)
 		for i := range count {
-			go func() { errs <- r.tryEndpoint([]string{"n", "m"}[i%2], fmt.Sprint(i), "10.0.0.2/24") }()
+			req := endpointRequest([]string{"n", "m"}[i%2], fmt.Sprint(i), fmt.Sprintf("10.0.0.%d/24", i+2))
+			req.MAC = "02:00:00:00:00:01"
+			go func() {
+				_, err := r.CreateEndpoint(context.Background(), req)
+				errs <- err
+			}()
 		}
-		synctest.Wait()
 		won := 0
 		for range count {
 			if err := <-errs; err == nil {
@@ -167,7 +189,27 @@ func TestOneAddressForOne(t *testing.T) {
 			}
 		}
 		if won != 1 {
-			t.Errorf("%d endpoints got the address", won)
+			t.Errorf("%d endpoints got the MAC", won)
+		}
+		r.check()
+	})
+}
+
+// Many who want one address leave one holder, whoever it is.
+func TestOneAddressForOne(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		const count = 50
+		errs := make(chan error, count)
+		for i := range count {
+			go func() { errs <- r.tryEndpoint("n", fmt.Sprint(i), "10.0.0.2/24") }()
+		}
+		for range count {
+			<-errs
+		}
+		r.settle()
+		if n, _ := r.find("n"); len(n.Endpoints) != 1 {
+			t.Errorf("%d endpoints have the address", len(n.Endpoints))
 		}
 		r.check()
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,18 +21,19 @@ import (
 type fakeStore struct {
 	t *testing.T
 
-	mu     sync.Mutex // guards the following
-	files  map[string][]byte
-	synced map[string]bool
-	fail   func(op, id string) error // asked before each call, nil: never
-	busy   map[string]bool
-	writes int
+	mu      sync.Mutex // guards the following
+	files   map[string][]byte
+	synced  map[string]bool           // the last write of a record asked for a sync
+	durable map[string][]byte         // what a power cut leaves
+	fail    func(op, id string) error // asked before each call, nil: never
+	busy    map[string]bool
+	writes  int
 }
 
 var errDisk = errors.New("no space left on device")
 
 func newStore(t *testing.T) *fakeStore {
-	return &fakeStore{t: t, files: map[string][]byte{}, synced: map[string]bool{}, busy: map[string]bool{}}
+	return &fakeStore{t: t, files: map[string][]byte{}, synced: map[string]bool{}, durable: map[string][]byte{}, busy: map[string]bool{}}
 }
 
 // failOn makes the given calls fail, all of them if none is given.
@@ -83,7 +85,9 @@ func (s *fakeStore) PutEndpoint(e Endpoint, sync bool) error {
 
 func (s *fakeStore) DeleteNetwork(id ID) error {
 	return s.change("DeleteNetwork", string(id), func() error {
-		maps.DeleteFunc(s.files, func(name string, _ []byte) bool { return strings.HasPrefix(name, string(id)+"/") })
+		for _, files := range []map[string][]byte{s.files, s.durable} {
+			maps.DeleteFunc(files, func(name string, _ []byte) bool { return strings.HasPrefix(name, string(id)+"/") })
+		}
 		return nil
 	})
 }
@@ -91,6 +95,7 @@ func (s *fakeStore) DeleteNetwork(id ID) error {
 func (s *fakeStore) DeleteEndpoint(e Endpoint) error {
 	return s.change("DeleteEndpoint", string(e.ID), func() error {
 		delete(s.files, endpointFile(e))
+		delete(s.durable, endpointFile(e))
 		return nil
 	})
 }
@@ -121,6 +126,9 @@ func (s *fakeStore) put(name string, v any, sync bool) error {
 		return err
 	}
 	s.files[name], s.synced[name] = text, sync
+	if sync {
+		s.durable[name] = text
+	}
 	return nil
 }
 
@@ -176,6 +184,14 @@ func (s *fakeStore) isSynced(name string) bool {
 	return s.files[name] != nil && s.synced[name]
 }
 
+// powerCut takes back every write that no sync followed. An older version of
+// the record that was synced comes back.
+func (s *fakeStore) powerCut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = maps.Clone(s.durable)
+}
+
 // ourSpace is the address space whose pools are those of our IPAM driver.
 const ourSpace = "ours"
 
@@ -224,3 +240,9 @@ func (p *fakePools) count() int {
 	defer p.mu.Unlock()
 	return len(p.claimed)
 }
+
+// Entered implements network.Pools.
+func (p *fakePools) Entered(ID) {}
+
+// Abandon implements network.Pools.
+func (p *fakePools) Abandon(ID, []netip.Addr) error { return nil }

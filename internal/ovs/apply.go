@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/link"
@@ -164,6 +165,13 @@ func (c *change) mend(ep network.Endpoint, p *port) {
 // out of what follows.
 func (f *Fabric) makeLinks(c *change) {
 	veths := make([]link.Veth, 0, len(c.links))
+	c.links = slices.DeleteFunc(c.links, func(ep network.Endpoint) bool {
+		err := checkMTU("driver-opt", c.net.Port(ep).MTU, c.shield)
+		if err != nil {
+			c.errs[ep.ID] = err
+		}
+		return err != nil
+	})
 	for _, ep := range c.links {
 		host, peer := ep.ID.Links()
 		mac, _ := net.ParseMAC(ep.MAC)

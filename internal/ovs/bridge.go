@@ -39,18 +39,56 @@ func (f *Fabric) Plan(cfg network.Config, others []network.Network) (network.Pla
 		}
 	}
 	b := findBridge(v, cfg.Bridge)
-	if cfg.Bridge == integration || ovnHas(b) {
-		return network.Plan{}, fmt.Errorf("option bridge=%q: this is OVN's integration bridge, which drops what OVN does not know; allowed is any other bridge, such as %s", cfg.Bridge, fallbackBridge)
+	if err := f.checkBridge(v, r, cfg.Bridge, b); err != nil {
+		return network.Plan{}, err
 	}
-	if b == nil {
-		if err := f.checkFree(v, cfg.Bridge); err != nil {
-			return network.Plan{}, err
-		}
+	userspace := f.datapath(r) == netdev
+	if b != nil {
+		userspace = b.userspace()
+	}
+	if err := checkMTU("option", cfg.MTU, userspace); err != nil {
+		return network.Plan{}, err
 	}
 	if cfg, err = planVLAN(f, v, b, cfg, others); err != nil {
 		return network.Plan{}, err
 	}
 	return network.Plan{Config: cfg, OwnsBridge: b == nil || ours(b.ExternalIDs)}, nil
+}
+
+// CheckBridge implements network.Fabric.
+func (f *Fabric) CheckBridge(name string) error {
+	v, err := f.db.View()
+	if err != nil || name == "" {
+		return nil
+	}
+	r := root(v)
+	if r == nil {
+		return nil
+	}
+	return f.checkBridge(v, r, name, findBridge(v, name))
+}
+
+// checkBridge refuses OVN's bridge, and a new one whose name is taken.
+func (f *Fabric) checkBridge(v ovsdb.View, r *openVSwitch, name string, b *bridge) error {
+	if name == integrationBridge(r) || ovnHas(b) {
+		return fmt.Errorf("option bridge=%q: this is OVN's integration bridge, which drops what OVN does not know; allowed is any other bridge, such as %s", name, fallbackBridge)
+	}
+	if b == nil {
+		return f.checkFree(v, name)
+	}
+	return nil
+}
+
+// maxUserspaceMTU is the largest MTU for which a frame, with a tag of a
+// container and one of the port, fits into the 16 bit offsets of ovs-vswitchd's
+// packet buffers. A larger frame kills ovs-vswitchd (3.1 and 4.0 were tried).
+const maxUserspaceMTU = 65500
+
+func checkMTU(noun string, mtu int, userspace bool) error {
+	if userspace && mtu > maxUserspaceMTU {
+		return fmt.Errorf("%s mtu=\"%d\": Open vSwitch's userspace datapath cannot take such frames; allowed there are %d..%d", noun, mtu, network.MinMTU, maxUserspaceMTU)
+	}
+	return nil
 }
 
 // integrationBridge returns the name of OVN's bridge, empty where no OVN is
@@ -110,7 +148,14 @@ func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, 
 		return nil, v, fmt.Errorf("database Open_vSwitch is empty")
 	}
 	target := 0
-	if b == nil {
+	if b != nil {
+		// It is there and was not made: is ovs-vswitchd there at all?
+		sealed, err := f.db.Commit(ctx, nil, reconfigure(r))
+		if err != nil {
+			return nil, v, err
+		}
+		target = nextCfg(sealed)
+	} else {
 		sealed, err := f.db.Commit(ctx, f.newBridge(r, n), reconfigure(r))
 		if err != nil {
 			// Another network may have made it in the same moment.
@@ -201,6 +246,7 @@ func (f *Fabric) removeBridge(ctx context.Context, name string) error {
 	}
 	f.log.Info("bridge removed", "bridge", name)
 	f.gone.Store(int64(nextCfg(sealed)))
+	f.reapBridge(name)
 	return nil
 }
 

@@ -32,8 +32,9 @@ type Fabric struct {
 	reaper chan struct{} // capacity 1: there is something in doomed
 	gone   atomic.Int64  // configuration number of the last bridge removal
 
-	mu      sync.Mutex        // guards the following
-	doomed  map[string]doomed // links to be removed, by name
+	mu      sync.Mutex           // guards the following
+	doomed  map[string]doomed    // links to be removed, by name
+	bridges map[string]time.Time // removed bridges, with the time to look for their device
 	devices map[string]device
 	settled map[network.EndpointID]settled
 	events  uint64                        // number of events so far
@@ -41,7 +42,8 @@ type Fabric struct {
 	suspect map[string]time.Time          // leftovers, with the time they were first seen
 }
 
-// device is what is known of one host end of ours from link events.
+// device is what is known of one end of our links from link events, of the
+// container's end only while it is in this namespace.
 type device struct{ up bool }
 
 // settled remembers that an endpoint was found in order, and of which revision.
@@ -56,6 +58,7 @@ func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...ne
 		known:   make(chan struct{}),
 		reaper:  make(chan struct{}, 1),
 		doomed:  make(map[string]doomed),
+		bridges: make(map[string]time.Time),
 		devices: make(map[string]device),
 		settled: make(map[network.EndpointID]settled),
 		touched: make(map[network.EndpointID]uint64),
@@ -200,13 +203,18 @@ func (f *Fabric) linkChanged(e link.Event) {
 		f.synced()
 		return
 	}
-	if !strings.HasPrefix(e.Name, network.LinkPrefix) {
+	if !ourName(e.Name) {
 		return
 	}
 	f.mu.Lock()
 	before, known := f.devices[e.Name]
 	if e.Gone {
 		delete(f.devices, e.Name)
+		if _, ours := f.doomed[e.Name]; known && !ours && strings.HasPrefix(e.Name, network.LinkPrefix) {
+			// Its shield does not go with it (on kernels from 6.16 on).
+			f.doomed[e.Name] = doomed{host: e.Name, alias: e.Alias}
+			f.wakeReaper()
+		}
 	} else {
 		f.devices[e.Name] = device{up: e.Up}
 	}
@@ -235,11 +243,16 @@ func (f *Fabric) listLinks() error {
 	}
 	clear(f.devices)
 	for _, l := range all {
-		if strings.HasPrefix(l.Name, network.LinkPrefix) {
+		if ourName(l.Name) {
 			f.devices[l.Name] = device{up: l.Up}
 		}
 	}
 	return nil
+}
+
+// ourName tells whether a link may be an end of ours, by its name.
+func ourName(name string) bool {
+	return strings.HasPrefix(name, network.LinkPrefix) || strings.HasPrefix(name, network.PeerPrefix)
 }
 
 // allKnown tells whether links have been listed.

@@ -57,9 +57,10 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 		problem("ovs-vswitchd does not act on changes")
 	}
 	for id, ep := range n.Endpoints {
-		host, _ := id.Links()
+		host, peer := id.Links()
 		dev, linked := f.deviceOf(host)
-		e := network.EndpointStatus{Port: host, Linked: linked, Health: healthOK}
+		_, home := f.deviceOf(peer)
+		e := network.EndpointStatus{Port: host, Linked: linked, Home: home, Health: healthOK}
 		i := findIface(v, host)
 		if i != nil {
 			e.OFPort = deref(i.OFPort)

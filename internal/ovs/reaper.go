@@ -24,10 +24,55 @@ func (f *Fabric) reap(d doomed) {
 	f.mu.Lock()
 	f.doomed[d.host] = d
 	f.mu.Unlock()
+	f.wakeReaper()
+}
+
+func (f *Fabric) wakeReaper() {
 	select {
 	case f.reaper <- struct{}{}:
 	default:
 	}
+}
+
+// reapBridge has the device of a removed bridge looked at once ovs-vswitchd must
+// have removed it.
+func (f *Fabric) reapBridge(name string) {
+	f.mu.Lock()
+	f.bridges[name] = time.Now().Add(bridgeGrace)
+	f.mu.Unlock()
+	f.wakeReaper()
+}
+
+// bridgeGrace is the time in which ovs-vswitchd removes the device of a bridge,
+// if it is there.
+const bridgeGrace = 2 * time.Second
+
+// reapBridges removes the devices of removed bridges that are still there, and
+// tells when to look again. On the userspace datapath the device is a persistent
+// tap: if ovs-vswitchd did not run when its bridge was removed, it never looks
+// at it again. A tap that a program has open is left alone.
+func (f *Fabric) reapBridges() time.Duration {
+	f.mu.Lock()
+	due := make([]string, 0, len(f.bridges))
+	next := time.Hour
+	for name, at := range f.bridges {
+		if left := time.Until(at); left > 0 {
+			next = min(next, left)
+			continue
+		}
+		due = append(due, name)
+		delete(f.bridges, name)
+	}
+	f.mu.Unlock()
+	for _, name := range due {
+		if v, err := f.db.View(); err != nil || findPort(v, name) != nil {
+			continue // made again meanwhile, or nobody can tell
+		}
+		if err := f.links.DeleteIdleTap(name); err != nil {
+			f.log.Warn("cannot remove the device of a bridge that is gone", "device", name, "err", err)
+		}
+	}
+	return next
 }
 
 // runReaper removes what was handed to reap, together what came together, and
@@ -42,9 +87,11 @@ func (f *Fabric) runReaper(ctx context.Context) error {
 		case <-f.reaper:
 		case <-retry.C:
 		}
+		next := f.reapBridges()
 		if !f.reapAll() {
-			retry.Reset(reapRetry)
+			next = min(next, reapRetry)
 		}
+		retry.Reset(next)
 	}
 }
 
@@ -71,7 +118,9 @@ func (f *Fabric) reapAll() bool {
 		}
 		delete(f.doomed, host)
 		delete(f.devices, host)
-		networks[d.network] = true
+		if d.network != "" {
+			networks[d.network] = true
+		}
 	}
 	left := len(f.doomed)
 	f.mu.Unlock()

@@ -112,6 +112,7 @@ func (d *Dir) Load() (Contents, error) {
 	if err != nil {
 		return c, fmt.Errorf("cannot read state directory: %w", err)
 	}
+	d.sweepTemporaries()
 	for _, dir := range nets {
 		d.loadNetwork(network.ID(dir.Name()), &c)
 	}
@@ -136,6 +137,20 @@ func (d *Dir) Load() (Contents, error) {
 	}
 	return c, nil
 }
+
+// sweepTemporaries removes what writes left that were cut off: the lock says
+// that nobody is writing now.
+func (d *Dir) sweepTemporaries() {
+	for _, pattern := range []string{"*" + temporary, "pools/*" + temporary, "networks/*/*" + temporary, "networks/*/endpoints/*" + temporary} {
+		found, _ := filepath.Glob(filepath.Join(d.path, pattern)) // the pattern is well formed
+		for _, path := range found {
+			os.Remove(path) // what stays is not read either
+		}
+	}
+}
+
+// temporary ends the name of a file that is being written.
+const temporary = ".new"
 
 func (d *Dir) loadNetwork(id network.ID, c *Contents) {
 	path := d.networkPath(id)
@@ -273,7 +288,7 @@ func write(path string, r record, sync bool) error {
 // writeFile replaces the file at path by text, whole or not at all. With sync
 // it survives a power cut; without, the end of this process.
 func writeFile(path string, text []byte, sync bool) (err error) {
-	tmp := path + ".new"
+	tmp := path + temporary
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

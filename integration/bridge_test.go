@@ -155,7 +155,7 @@ func TestOwnBridge(t *testing.T) {
 	// Others add a port to br-one, with the tag that a new network would get.
 	next := tags[0] - 1
 	h.byHand("guest", "br-one", "", fmt.Sprintf("tag=%d", next), "external_ids:mine=yes")
-	guest := h.rows("Port", "name=v-guest")[0]
+	guest := h.row("Port", "name=v-guest")
 	h.network("n5", "-o", "bridge=br-one", "--subnet", "10.85.0.0/24")
 	if v := h.vlanOf("n5"); v == next || slices.Contains(tags, v) {
 		t.Errorf("a new network got VLAN %d, which is taken", v)
@@ -168,7 +168,7 @@ func TestOwnBridge(t *testing.T) {
 	expectBridges("without the only network of one and one of several of another", "br-int br-one")
 	h.docker("network", "rm", "n1", "n2", "n5")
 	expectBridges("without the last network but with a port of others", "br-int br-one")
-	if now := h.rows("Port", "name=v-guest")[0]; fmt.Sprint(now) != fmt.Sprint(guest) {
+	if now := h.row("Port", "name=v-guest"); fmt.Sprint(now) != fmt.Sprint(guest) {
 		t.Errorf("the port of others was %v and is %v", guest, now)
 	}
 	if ports := h.ovs("list-ports", "br-one"); ports != "v-guest" {

@@ -52,7 +52,7 @@ func TestAddresses(t *testing.T) {
 		h.ping("aa", "database")
 
 		if h.on == newer {
-			h.network("six", "--ipv4=false", "--ipv6", "--subnet", "fd36::/64", "-o", "mtu=1280", "-o", "gateway_mode=none")
+			h.network("six", "--ipv4=false", "--ipv6", "--subnet", "fd36::/64", "-o", "mtu=1280")
 			h.container("cc", "six")
 			h.container("dd", "six", "--ip6", "fd36::dd")
 			if c := h.expectAddresses("cc", "six"); c.v4.IsValid() || !c.v6.IsValid() {

@@ -39,10 +39,13 @@ func TestGatewayDocker(t *testing.T) {
 			t.Errorf("docker ps shows the ports %q", ports)
 		}
 		h.exec("peer", "sh", "-c", `printf 'GET /passwd HTTP/1.0\r\n\r\n' | nc -w 3 web 80 | grep -q tcpdump`)
-		h.docker("exec", "-d", "web", "sh", "-c", "nc -u -l -p 81 >/tmp/udp")
+		udp := h.in("web").captureOn("eth1")
 		h.eventually("UDP comes in by the published port", func() error {
 			world.run("bash", "-c", "echo hello >/dev/udp/198.51.100.1/8081")
-			return h.contains("web", "/tmp/udp", "hello")
+			if len(udp.frames(".81: UDP, length 6")) == 0 {
+				return fmt.Errorf("no such packet")
+			}
+			return nil
 		})
 
 		h.docker("restart", "web")
@@ -163,48 +166,68 @@ func TestNoGateway(t *testing.T) {
 }
 
 // A container whose ports another network publishes may be on any network of
-// ours, in whatever order Docker attaches them at a start.
+// ours, in whatever order Docker attaches them at a start. The exception is a
+// network that takes the default route from Docker's gateway service, and with
+// it the ports.
 func TestPublishElsewhere(t *testing.T) {
 	everywhere(t, func(t *testing.T, h *host) {
 		h.world()
 		names := h.isolated()
 		h.docker("network", "create", "user")
 		h.network("net", "--subnet", "10.65.0.0/24")
-		publishers := []string{"bridge", "user", "net"}
-		var all []string
-		for i, publisher := range publishers {
-			running, created := "run"+publisher, "made"+publisher
-			all = append(all, running, created)
-			h.container(running, publisher, "--restart", "always", "-p", fmt.Sprintf("%d:80", 8100+i))
-			h.docker("create", "--name", created, "--restart", "always", "--network", publisher, "-p", fmt.Sprintf("%d:80", 8200+i), "lab")
-			for _, n := range names {
-				h.docker("network", "connect", n, running)
-				h.docker("network", "connect", n, created)
+		containers := []struct {
+			name, publisher string
+			port            int
+			others          []string
+		}{
+			// Docker's default bridge comes before "routed" and stays the gateway.
+			{"runbridge", "bridge", 8100, names},
+			{"runnet", "net", 8101, []string{"lone", "inner"}},
+			{"madeuser", "user", 8102, []string{"lone", "inner"}},
+			{"madenet", "net", 8103, []string{"lone", "inner"}},
+		}
+		serving := func() {
+			t.Helper()
+			for _, c := range containers {
+				h.startWeb(c.name)
+				h.expectPublished(c.name, c.port)
 			}
-			h.docker("start", created)
-			h.docker("restart", running, created)
 		}
-		for i, publisher := range publishers {
-			h.startWeb("run" + publisher)
-			h.expectPublished("run"+publisher, 8100+i)
-			h.startWeb("made" + publisher)
-			h.expectPublished("made"+publisher, 8200+i)
-			h.ping("run"+publisher, h.address("made"+publisher, "lone"))
-			h.ping("run"+publisher, h.address("made"+publisher, "inner"))
+		for _, c := range containers {
+			verb := []string{"run", "-d"}
+			if strings.HasPrefix(c.name, "made") {
+				verb = []string{"create"}
+			}
+			h.docker(append(verb, "--name", c.name, "--restart", "always", "--network", c.publisher, "-p", fmt.Sprintf("%d:80", c.port), "lab")...)
+			for _, n := range c.others {
+				h.docker("network", "connect", n, c.name)
+			}
+			h.docker("start", c.name)
+			h.docker("restart", c.name)
 		}
+		serving()
+		h.ping("runnet", h.address("madeuser", "lone"))
+		h.ping("runbridge", h.address("madenet", "inner"))
+		out := h.dockerFails("network", "connect", "routed", "runnet")
+		if !strings.Contains(out, "published ports (-p)") || !strings.Contains(out, "gateway_mode=external") {
+			t.Errorf("the refusal says %q", out)
+		}
+		h.expectPublished("runnet", 8101)
+
 		h.must(h.StopDocker(h.ctx()))
 		h.startDocker()
-		for i, publisher := range publishers {
-			h.eventually("the container runs again", func() error {
-				if s := h.docker("inspect", "-f", "{{.State.Status}}{{.State.Error}}", "run"+publisher); s != "running" {
+		for _, c := range containers {
+			h.eventually(c.name+" runs again", func() error {
+				if s := h.docker("inspect", "-f", "{{.State.Status}} {{.State.Error}}", c.name); strings.TrimSpace(s) != "running" {
 					return fmt.Errorf("it is %s", s)
 				}
 				return nil
 			})
-			h.startWeb("run" + publisher)
-			h.expectPublished("run"+publisher, 8100+i)
 		}
-		h.docker(append([]string{"rm", "-f"}, all...)...)
+		serving()
+		for _, c := range containers {
+			h.docker("rm", "-f", c.name)
+		}
 		h.docker(append([]string{"network", "rm", "user", "net"}, names...)...)
 	})
 }
@@ -237,15 +260,6 @@ func (h *host) expectPublished(container string, port int) {
 	h.outside().can("timeout", "5", "bash", "-c", fmt.Sprintf(get, "127.0.0.1", port))
 	world := place{h, "the world", "/run/netns/world"}
 	world.can("timeout", "5", "bash", "-c", fmt.Sprintf(get, "198.51.100.1", port))
-}
-
-// contains tells whether a file in a container has the text.
-func (h *host) contains(container, file, text string) error {
-	got, err := h.Run(h.ctx(), "docker", "exec", container, "cat", file)
-	if err == nil && !strings.Contains(got, text) {
-		err = fmt.Errorf("got %q", got)
-	}
-	return err
 }
 
 // defaultRoutes of a container, IPv4 first, as far as they say where to.

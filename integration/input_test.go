@@ -294,7 +294,7 @@ func segments(w *watch) {
 	w.network("plain", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=none")...)
 	w.network("auto", append(ours, "--subnet", "10.7.0.0/24")...)
 	w.container("aa", "ten", "--ip", "10.7.0.9", "--mac-address", "02:00:00:00:00:01")
-	w.container("bb", "eleven", "--ip", "10.7.0.9", "--mac-address", "02:00:00:00:00:01")
+	w.container("bb", "eleven", "--mac-address", "02:00:00:00:00:01")
 	w.container("cc", "bridge")
 	w.portOf("aa", "ten") // its name is known now
 	tag := ""
@@ -330,14 +330,12 @@ func segments(w *watch) {
 	w.refuse(mac, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--mac-address", "02:00:00:00:00:01", "lab")
 	w.refuse([]string{`"01:00:00:00:00:01"`, "unicast"}, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--mac-address", "01:00:00:00:00:01", "lab")
 	w.refuse([]string{"10.7.0.9", "in use"}, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--ip", "10.7.0.9", "lab")
-	w.docker("rm", "-f", "bb")
-	w.look()
 	w.refuse([]string{"10.7.0.9", "container aa", "network ten", "vlan 10"},
 		"network", "connect", "--driver-opt", "vlan=10", "--ip", "10.7.0.9", "eleven", "cc")
 	w.docker("network", "connect", "--driver-opt", "vlan=10", "--ip", "10.7.0.10", "eleven", "cc")
 	w.ping("cc", "10.7.0.9")
 
-	w.docker("rm", "-f", "aa", "cc")
+	w.docker("rm", "-f", "aa", "bb", "cc")
 	w.docker("network", "rm", "ten", "eleven", "other", "plain", "auto")
 }
 

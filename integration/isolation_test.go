@@ -259,7 +259,7 @@ func TestHostStackStaysOut(t *testing.T) {
 		bb.sees("once")
 		bb.send("control")
 		aa.sees("control")
-		for _, kind := range everyKind {
+		for _, kind := range frameKinds {
 			if got := bb.frames(mark("once", kind)); len(got) != 1 {
 				t.Errorf("a frame %q arrives %d times", kind, len(got))
 			}

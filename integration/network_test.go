@@ -135,7 +135,7 @@ func (h *host) expectPort(container, network string, vlan, mtu int, ids ...map[s
 			return nil
 		})
 	}
-	port := h.rows("Port", "name="+name)[0]
+	port := h.row("Port", "name="+name)
 	if fmt.Sprint(port["tag"]) != fmt.Sprint(vlan) || port["vlan_mode"] != "access" {
 		h.t.Errorf("the port of %s on %s is tag=%v vlan_mode=%v, not an access port of VLAN %d", container, network, port["tag"], port["vlan_mode"], vlan)
 	}
@@ -181,6 +181,16 @@ func (h *host) rows(table string, conditions ...string) (rows []map[string]any) 
 		return strings.Compare(fmt.Sprint(a["name"]), fmt.Sprint(b["name"]))
 	})
 	return rows
+}
+
+// row returns the one row that meets the condition.
+func (h *host) row(table, condition string) map[string]any {
+	h.t.Helper()
+	rows := h.rows(table, condition)
+	if len(rows) != 1 {
+		h.t.Fatalf("%d rows of %s have %s", len(rows), table, condition)
+	}
+	return rows[0]
 }
 
 // asMap is a map of the database (RFC 7047, section 5.1) as one of Go.

@@ -110,8 +110,8 @@ func (p place) can(args ...string) {
 	})
 }
 
-// everyKind are the kinds of frames that `frames` sends.
-var everyKind = []string{"arp", "broadcast", "multicast", "mdns", "unknown", "nonsense"}
+// frameKinds are the kinds of frames that `frames` sends.
+var frameKinds = []string{"arp", "broadcast", "multicast", "mdns", "unknown", "nonsense"}
 
 // send sends a frame of every kind with a text to find it by, and tags.
 func (p place) send(text string, tags ...string) {
@@ -128,12 +128,14 @@ type capture struct {
 
 // capture starts to record the frames of the place's eth0 and returns when it
 // does.
-func (p place) capture() *capture {
+func (p place) capture() *capture { return p.captureOn("eth0") }
+
+func (p place) captureOn(device string) *capture {
 	p.h.t.Helper()
-	c := &capture{p, "/tmp/capture-" + p.name}
+	c := &capture{p, "/tmp/capture-" + p.name + "-" + device}
 	// -e shows the VLAN tag, -A the text.
-	p.h.sh(fmt.Sprintf("setsid nsenter --net=%s tcpdump --immediate-mode -Z root -l -n -e -A -i eth0 </dev/null >%s 2>%s.err &",
-		p.netns, c.file, c.file))
+	p.h.sh(fmt.Sprintf("setsid nsenter --net=%s tcpdump --immediate-mode -Z root -l -n -e -A -i %s </dev/null >%s 2>%s.err &",
+		p.netns, device, c.file, c.file))
 	p.h.eventually("tcpdump listens in "+p.name, func() error {
 		b, err := os.ReadFile(p.h.Path(c.file + ".err"))
 		if err == nil && !strings.Contains(string(b), "listening on") {
@@ -174,7 +176,7 @@ func (c *capture) sees(texts ...string) {
 	c.h.t.Helper()
 	for _, text := range texts {
 		c.h.eventually(fmt.Sprintf("%s sees the frames %q", c.name, text), func() error {
-			for _, kind := range everyKind {
+			for _, kind := range frameKinds {
 				if len(c.frames(mark(text, kind))) == 0 {
 					return fmt.Errorf("it has not seen %q", kind)
 				}

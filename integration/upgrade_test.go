@@ -33,12 +33,9 @@ func TestUpgradePlugin(t *testing.T) {
 			h.docker("plugin", "enable", nextTag)
 			h.docker("plugin", "rm", pluginTag)
 			w.upgraded()
-			for range 2 {
-				h.must(h.StopDocker(h.ctx()))
-				h.startDocker()
-				h.driverAnswers()
-				w.back()
-			}
+			h.must(h.StopDocker(h.ctx()))
+			h.startDocker()
+			w.back()
 			w.upgraded()
 			h.network("young", "--subnet", "10.3.0.0/24")
 			h.container("y1", "young")

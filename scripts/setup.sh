@@ -11,7 +11,7 @@ set -euo pipefail
 cache=${OCN_LAB_CACHE:-/var/cache/ovs-container-network-lab}
 packages="docker.io openvswitch-switch iperf3 tcpdump busybox-static dnsmasq-base ethtool tini iptables
 	nftables debootstrap debian-archive-keyring iproute2 iputils-ping jq procps util-linux
-	ca-certificates gcc libc6-dev"
+	ca-certificates curl gcc libc6-dev"
 # Of a root: the first must be there, the others are not in every suite, where
 # the first bring what they hold.
 root_packages="docker.io containerd runc openvswitch-switch iproute2 iptables nftables iputils-ping

@@ -17,8 +17,12 @@ type host struct{ run string }
 // hostRun is the mount point that plugin/config.json gives the host's /run.
 const hostRun = "/host/run"
 
+// A managed plugin is told by that and by its root directory, which holds this
+// program and nothing else.
 func findHost() host {
-	if info, err := os.Stat(hostRun); err == nil && info.IsDir() {
+	info, err := os.Stat(hostRun)
+	_, alone := os.Stat("/ovs-container-network")
+	if err == nil && info.IsDir() && alone == nil {
 		return host{run: hostRun}
 	}
 	return host{run: "/run"}

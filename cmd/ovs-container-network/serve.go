@@ -74,6 +74,11 @@ func serve(ctx context.Context, h host, s settings) error {
 
 	lockCtx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
+	one, err := lockHost(lockCtx, h)
+	if err != nil {
+		return err
+	}
+	defer one.Close()
 	dir, err := state.Open(lockCtx, s.stateDir)
 	if err != nil {
 		return err
@@ -167,6 +172,16 @@ func serve(ctx context.Context, h host, s settings) error {
 	err = g.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// lockHost makes sure that one daemon works on this host, whatever its state
+// directory: two would take each other's sockets and ports.
+func lockHost(ctx context.Context, h host) (*os.File, error) {
+	dir := filepath.Join(h.run, "ovs-container-network")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return state.Lock(ctx, filepath.Join(dir, "lock"))
 }
 
 func newLogger(level, format string) (*slog.Logger, error) {

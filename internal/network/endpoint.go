@@ -186,9 +186,15 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinRequest) error {
 	// An internal network hides -p from CreateEndpoint, so it is looked at here,
 	// where dockerd names the ports of the whole container.
-	if n := e.value(); req.Published > 0 && n.Config.Internal && req.Alone && !m.publishes(req.Sandbox, ep.ID) {
-		if err := m.refusePublish(ctx, n); err != nil {
-			return err
+	if n := e.value(); req.Published > 0 {
+		gateway := m.publishes(req.Sandbox, ep.ID)
+		switch {
+		case n.routes() && gateway:
+			return ignoredPorts(n)
+		case n.Config.Internal && req.Alone && !gateway:
+			if err := m.refusePublish(ctx, n); err != nil {
+				return err
+			}
 		}
 	}
 	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {

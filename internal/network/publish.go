@@ -11,6 +11,8 @@ import (
 // Ports that -p asks for are published by Docker itself, through a network that
 // can: one with gateway_mode=docker that is not internal, or one of another
 // driver. On a container without such a network -p does nothing, and is refused.
+// A network with gateway_mode=external ends Docker's gateway service for the
+// whole container, and with it what gateway_mode=docker publishes.
 //
 // dockerd attaches a starting container to its networks one by one, in random
 // order, and tells the driver of one only. So what the others are is known from
@@ -20,6 +22,11 @@ import (
 // publishes tells whether ports can be published through n.
 func (n Network) publishes() bool {
 	return !n.Config.Internal && n.Config.Gateway == GatewayDocker
+}
+
+// routes tells whether n brings a default route of its own.
+func (n Network) routes() bool {
+	return !n.Config.Internal && n.Config.Gateway == GatewayExternal
 }
 
 // watched is what is known of the containers that may start next.
@@ -47,33 +54,29 @@ func (m *Manager) Waiting(containers []Waiting) {
 const hearsay = 400 * time.Millisecond
 
 // refusePublish returns an error if a container that starts on n and publishes
-// ports has no network that can, for certain: all the containers that may be
-// the one have none.
+// ports has no network that can, for certain: none of the containers that may be
+// the one has.
 func (m *Manager) refusePublish(ctx context.Context, n Network) error {
-	if n.publishes() {
-		return nil
-	}
 	limit := time.NewTimer(hearsay)
 	defer limit.Stop()
 	for {
 		m.waiting.mu.Lock()
 		known, list, changed := m.waiting.known, m.waiting.list, m.waiting.changed
 		m.waiting.mu.Unlock()
-		if !known {
-			return nil
-		}
-		candidates, elsewhere := 0, false
+		candidates, served := 0, false
 		for _, c := range list {
 			if slices.Contains(c.Networks, n.ID) {
 				candidates++
-				elsewhere = elsewhere || c.Elsewhere || m.anyPublishes(c.Networks)
+				served = served || m.served(c)
 			}
 		}
 		switch {
-		case elsewhere:
+		case !known, served:
 			return nil
 		case candidates > 0:
 			return ignoredPorts(n)
+		case n.publishes():
+			return nil // nothing speaks against it
 		}
 		select {
 		case <-changed:
@@ -85,17 +88,27 @@ func (m *Manager) refusePublish(ctx context.Context, n Network) error {
 	}
 }
 
-func (m *Manager) anyPublishes(ids []ID) bool {
-	return slices.ContainsFunc(ids, func(id ID) bool {
-		e := m.entry(id)
-		return e != nil && e.value().publishes()
-	})
+// served tells whether published ports of a container can work.
+func (m *Manager) served(c Waiting) bool {
+	publishes := false
+	for _, id := range c.Networks {
+		if e := m.entry(id); e != nil {
+			if e.value().routes() && !c.Elsewhere {
+				return false
+			}
+			publishes = publishes || e.value().publishes()
+		}
+	}
+	return publishes || c.Elsewhere
 }
 
 func ignoredPorts(n Network) error {
 	why := fmt.Sprintf("the network has gateway_mode=%s", n.Config.Gateway)
-	if n.Config.Internal {
+	switch {
+	case n.Config.Internal:
 		why = "the network is --internal"
+	case n.publishes():
+		return fmt.Errorf("published ports (-p) would be ignored: another network of the container has gateway_mode=external and takes the default route from Docker's gateway service, which publishes; leave out one of them")
 	}
 	return fmt.Errorf("published ports (-p) would be ignored: %s; leave out -p, or put the container on a network with gateway_mode=docker too", why)
 }

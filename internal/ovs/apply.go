@@ -140,10 +140,11 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 	}
 }
 
-// broken tells whether ovs-vswitchd has given up on a device that is there.
+// broken tells whether ovs-vswitchd has given up on a device that is there, or
+// was told to use another one.
 func (f *Fabric) broken(v ovsdb.View, host string) bool {
 	i := findIface(v, host)
-	return i == nil || i.OFPort != nil && *i.OFPort < 0 || deref(i.Error) != ""
+	return i == nil || i.Type != "" || i.OFPort != nil && *i.OFPort < 0 || deref(i.Error) != ""
 }
 
 // mend notes what differs between an existing port and what it should be.

@@ -231,9 +231,8 @@ func (r *rig) quiet(n network.Network) {
 // both kinds of news come in order, so those of a probe come last.
 func (r *rig) flush() {
 	r.t.Helper()
-	probe, ep := newNet("probe", "br-probe", 0), endpoint(0xffff)
-	host, _ := ep.ID.Links()
-	r.apply(join(probe, network.PhaseJoining, ep))
+	host, _ := endpoint(0xffff).ID.Links()
+	r.apply(probe())
 	for _, change := range []func(){
 		func() { r.link(host, netlink.LinkSetDown) },
 		func() { r.vsctl("set", "port", host, "tag=1") },
@@ -241,8 +240,13 @@ func (r *rig) flush() {
 		r.dirty.take("probe")
 		change()
 		eventually(r.t, "news of the probe", func() bool { return r.dirty.take("probe") > 0 })
-		r.apply(join(probe, network.PhaseJoining, ep))
+		r.apply(probe())
 	}
+}
+
+// probe is a network of flush.
+func probe() network.Network {
+	return join(newNet("probe", "br-probe", 0), network.PhaseJoining, endpoint(0xffff))
 }
 
 // A link that is gone cannot be made again for a container that runs, and the

@@ -260,6 +260,7 @@ func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(n
 	if err != nil {
 		return err
 	}
+	f.unsettle()
 	wanted := make(map[string]bool)
 	bridges := make(map[string]bool)
 	for _, n := range keep {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,14 +133,20 @@ func (f *Fabric) Ready(ctx context.Context) error {
 // synced has everything looked at anew.
 func (f *Fabric) synced() {
 	f.gone.Store(0) // of another database, perhaps
+	f.unsettle()
+	f.dirty()
+}
+
+// unsettle forgets what was found in order, so that the next Apply looks at
+// every endpoint.
+func (f *Fabric) unsettle() {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.events++
 	for id := range f.settled {
 		f.touched[id] = f.events
 	}
 	clear(f.settled)
-	f.mu.Unlock()
-	f.dirty()
 }
 
 // rowChanged turns changes of rows into repairs.
@@ -149,12 +156,23 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 		f.touch(o.ExternalIDs)
 	case *iface:
 		n, _ := row.(*iface)
-		if n == nil || deref(n.OFPort) < 0 || deref(n.Error) != deref(o.Error) {
+		if n == nil || deref(n.OFPort) < 0 || deref(n.Error) != deref(o.Error) || n.Type != o.Type || !maps.Equal(n.ExternalIDs, o.ExternalIDs) {
 			f.touch(o.ExternalIDs)
 		}
 	case *bridge:
-		if row == nil {
+		n, _ := row.(*bridge)
+		if n == nil {
 			f.synced()
+			return
+		}
+		kept := make(map[string]bool, len(n.Ports))
+		for _, uuid := range n.Ports {
+			kept[uuid] = true
+		}
+		for _, uuid := range o.Ports {
+			if !kept[uuid] {
+				f.portMoved(uuid)
+			}
 		}
 	case *openVSwitch:
 		if n, _ := row.(*openVSwitch); n != nil && n.CurCfg != o.CurCfg {
@@ -164,6 +182,15 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 	case nil:
 		if _, isRoot := row.(*openVSwitch); isRoot {
 			f.synced()
+		}
+	}
+}
+
+// portMoved looks whether a port that left a bridge is on another one now.
+func (f *Fabric) portMoved(uuid string) {
+	if v, err := f.db.View(); err == nil {
+		if p, ok := ovsdb.Find(v, &port{UUID: uuid}); ok {
+			f.touch(p.ExternalIDs)
 		}
 	}
 }

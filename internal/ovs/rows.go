@@ -11,8 +11,8 @@ import (
 )
 
 // The rows we read, with the columns that every Open vSwitch since 2.13 has
-// (ovs-vswitchd.conf.db(5)). Copies are shallow: rows are never changed in
-// place, neither by the cache nor by us.
+// (ovs-vswitchd.conf.db(5)). Copies are deep: the cache applies a change of a
+// set or a map in place, to its copy.
 type (
 	openVSwitch struct {
 		UUID          string            `ovsdb:"_uuid"`
@@ -54,15 +54,45 @@ func (*bridge) Table() string      { return "Bridge" }
 func (*port) Table() string        { return "Port" }
 func (*iface) Table() string       { return "Interface" }
 
-func (r *openVSwitch) CloneModel() model.Model { c := *r; return &c }
-func (r *bridge) CloneModel() model.Model      { c := *r; return &c }
-func (r *port) CloneModel() model.Model        { c := *r; return &c }
-func (r *iface) CloneModel() model.Model       { c := *r; return &c }
+func (r *openVSwitch) CloneModel() model.Model { c := r.clone(); return &c }
+func (r *bridge) CloneModel() model.Model      { c := r.clone(); return &c }
+func (r *port) CloneModel() model.Model        { c := r.clone(); return &c }
+func (r *iface) CloneModel() model.Model       { c := r.clone(); return &c }
 
-func (r *openVSwitch) CloneModelInto(m model.Model) { *m.(*openVSwitch) = *r }
-func (r *bridge) CloneModelInto(m model.Model)      { *m.(*bridge) = *r }
-func (r *port) CloneModelInto(m model.Model)        { *m.(*port) = *r }
-func (r *iface) CloneModelInto(m model.Model)       { *m.(*iface) = *r }
+func (r *openVSwitch) CloneModelInto(m model.Model) { *m.(*openVSwitch) = r.clone() }
+func (r *bridge) CloneModelInto(m model.Model)      { *m.(*bridge) = r.clone() }
+func (r *port) CloneModelInto(m model.Model)        { *m.(*port) = r.clone() }
+func (r *iface) CloneModelInto(m model.Model)       { *m.(*iface) = r.clone() }
+
+func (r openVSwitch) clone() openVSwitch {
+	r.Bridges, r.DatapathTypes = slices.Clone(r.Bridges), slices.Clone(r.DatapathTypes)
+	r.Version, r.ExternalIDs = clonePointer(r.Version), maps.Clone(r.ExternalIDs)
+	return r
+}
+
+func (r bridge) clone() bridge {
+	r.Ports, r.DatapathID, r.ExternalIDs = slices.Clone(r.Ports), clonePointer(r.DatapathID), maps.Clone(r.ExternalIDs)
+	return r
+}
+
+func (r port) clone() port {
+	r.Interfaces, r.Tag, r.Trunks = slices.Clone(r.Interfaces), clonePointer(r.Tag), slices.Clone(r.Trunks)
+	r.VLANMode, r.ExternalIDs = clonePointer(r.VLANMode), maps.Clone(r.ExternalIDs)
+	return r
+}
+
+func (r iface) clone() iface {
+	r.OFPort, r.Error, r.ExternalIDs = clonePointer(r.OFPort), clonePointer(r.Error), maps.Clone(r.ExternalIDs)
+	return r
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
 
 func tables() []ovsdb.Table {
 	o, b, p, i := &openVSwitch{}, &bridge{}, &port{}, &iface{}

@@ -135,13 +135,17 @@ func operations(batch []*group) (n int) {
 	return n
 }
 
+// maxRefused is how many groups of a batch may be refused before it is halved:
+// each refusal costs sending all the others again.
+const maxRefused = 2
+
 // commit carries out a batch. A group that the server refuses is answered and
-// left out of the next try, so the tries are at most as many as the groups. If
-// the server refuses the transaction as a whole, as it does for a name that is
-// not unique, each group is tried alone.
+// left out of the next try. When that happens often, or the server refuses the
+// transaction as a whole, as it does for a name that is not unique, the batch is
+// halved.
 func (db *DB) commit(ctx context.Context, batch []*group) {
 	batch = db.valid(batch)
-	for len(batch) > 0 {
+	for refusals := 0; len(batch) > 0; refusals++ {
 		ops, seal := join(batch)
 		results, err := db.transact(ctx, ops)
 		var refused *TransactError
@@ -149,11 +153,12 @@ func (db *DB) commit(ctx context.Context, batch []*group) {
 			if bad := culprit(batch, len(results)-1); bad >= 0 {
 				batch[bad].result <- Outcome{Err: err}
 				batch = append(batch[:bad:bad], batch[bad+1:]...)
-				continue
+				if refusals < maxRefused {
+					continue
+				}
 			}
-			for _, g := range batch {
-				db.commit(ctx, []*group{g})
-			}
+			db.commit(ctx, batch[:len(batch)/2])
+			db.commit(ctx, batch[len(batch)/2:])
 			return
 		}
 		for _, g := range batch {

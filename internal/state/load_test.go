@@ -31,7 +31,9 @@ const (
 // open opens a directory that is closed when the test ends.
 func open(t *testing.T, path string) *Dir {
 	t.Helper()
-	d, err := Open(t.Context(), path)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	d, err := Open(ctx, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,8 @@ func TestWriteFails(t *testing.T) {
 // says so.
 func TestOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b")
-	if diff := cmp.Diff(Contents{}, load(t, open(t, path))); diff != "" {
+	d := open(t, path)
+	if diff := cmp.Diff(Contents{}, load(t, d)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	file := filepath.Join(t.TempDir(), "file")
@@ -236,7 +239,6 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(context.Background(), file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v", err)
 	}
-	d := open(t, path)
 	if err := os.RemoveAll(filepath.Join(path, "networks")); err != nil {
 		t.Fatal(err)
 	}

@@ -41,15 +41,26 @@ func Open(ctx context.Context, path string) (*Dir, error) {
 			return nil, fmt.Errorf("cannot use state directory: %w", err)
 		}
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := Lock(ctx, filepath.Join(path, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("cannot use state directory: %w", err)
-	}
-	if err := flock(ctx, lock); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("cannot lock state directory %s: %w", path, err)
+		return nil, fmt.Errorf("cannot use state directory %s: %w", path, err)
 	}
 	return &Dir{path: path, lock: lock}, nil
+}
+
+// Lock takes the lock that a file stands for, waiting for it until ctx ends; the
+// error is ErrLocked then. Closing the file gives it up, as does the end of the
+// process.
+func Lock(ctx context.Context, path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(ctx, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func flock(ctx context.Context, f *os.File) error {
@@ -231,12 +242,16 @@ func (d *Dir) PutEndpoint(e network.Endpoint, sync bool) error {
 }
 
 // DeleteNetwork implements network.Store. It takes the record away before the
-// rest, so that a crash leaves an empty directory, not half a network.
+// rest, so that a crash leaves an empty directory, not half a network, and is
+// synced: Docker will not say a second time that the network is gone.
 func (d *Dir) DeleteNetwork(id network.ID) error {
 	if err := remove(d.networkPath(id)); err != nil {
 		return err
 	}
-	return os.RemoveAll(filepath.Join(d.path, "networks", string(id)))
+	if err := os.RemoveAll(filepath.Join(d.path, "networks", string(id))); err != nil {
+		return err
+	}
+	return syncDir(filepath.Join(d.path, "networks"))
 }
 
 // DeleteEndpoint implements network.Store.
@@ -250,7 +265,12 @@ func (d *Dir) PutPool(p ipam.Pool) error {
 }
 
 // DeletePool implements ipam.Store.
-func (d *Dir) DeletePool(id ipam.PoolID) error { return remove(d.poolPath(id)) }
+func (d *Dir) DeletePool(id ipam.PoolID) error {
+	if err := remove(d.poolPath(id)); err != nil {
+		return err
+	}
+	return syncDir(filepath.Join(d.path, "pools"))
+}
 
 func isRecord(path string) bool { return strings.HasSuffix(path, ".json") }
 

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/control"
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// aStatus has networks and endpoints in every state, as seen at now.
+func aStatus(now time.Time) control.Status {
+	end := func(id, container, port, health, reason string, ofport int) network.EndpointReport {
+		return network.EndpointReport{
+			ID: network.EndpointID(id), Container: container, MAC: "02:00:00:00:00:0" + id, Addrs: []string{"10.0.0." + id + "/24"}, VLAN: "4094",
+			Phase:          network.PhaseJoined,
+			EndpointStatus: network.EndpointStatus{Port: port, OFPort: ofport, Health: health, Reason: reason},
+		}
+	}
+	v6 := end("5", "both", "ocn000000000005", "ok", "", 7)
+	v6.Addrs, v6.VLAN = append(v6.Addrs, "fd00::5/64"), "none"
+	none := end("6", "", "ocn000000000006", "ok", "", 8)
+	none.Addrs = nil
+	return control.Status{
+		Version: "1.0.0", Form: "host service", Started: now.Add(-90 * time.Minute), HostID: "0123456789abcdef",
+		OVS: control.Database{Connected: true, Since: now.Add(-30*time.Second - 300*time.Millisecond), Version: "3.1.0"},
+		Networks: []network.Report{{
+			ID: "3de7188c573cd264d17219a02e869111", Name: "web", Bridge: "br-int", VLAN: "4094", VLANMode: network.VLANAuto, MTU: 1500,
+			Gateway: network.GatewayDocker, IPAM: network.IPAMDocker, Phase: network.PhaseActive, Health: "degraded",
+			Subnets:  []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00::/64")}},
+			Problems: []string{"bridge br-int got an uplink"},
+			Ends: []network.EndpointReport{
+				end("2", "a", "ocn000000000002", "ok", "", 5),
+				end("3", "b-with-a-long-name", "ocn000000000003", "degraded", "its link is gone: restart the container", -1),
+				end("4", "", "ocn000000000004", "detached", "created", 0),
+				v6, none,
+			},
+		}, {
+			ID: "x1p2r3sjkq8dj2v0c8k0l4a7b", Bridge: "br0", VLAN: "none", VLANMode: network.VLANNone, MTU: 9000, Gateway: network.GatewayNone,
+			Tenant: "blue", Phase: network.PhaseActive, Health: "ok", Notes: []string{"ipam=static is not enforced"}, Ends: []network.EndpointReport{},
+		}, {
+			ID: "0123456789abcdef0123", Name: "going", Bridge: "br0", VLAN: "7", VLANMode: network.VLANTag, MTU: 1500, Gateway: network.GatewayExternal,
+			Phase: network.PhaseDeleting, Health: "ok",
+		}},
+		Damaged: []string{"/var/lib/x/network.json: not a record", "/var/lib/x/pools/y.json: not a record"},
+	}
+}
+
+// The table shows each network and endpoint with its health, and below it the
+// reason of all that is not in order.
+func TestStatusTable(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	lost := aStatus(now)
+	lost.Networks, lost.Damaged = nil, nil
+	lost.OVS = control.Database{Since: now, Error: "cannot reach the database at unix:/run/openvswitch/db.sock since 03:04:05: connection refused"}
+	starting := control.Status{Version: "dev", Form: "managed plugin", Started: now, OVS: control.Database{Connected: true, Since: now}}
+	var b strings.Builder
+	for _, s := range []control.Status{aStatus(now), lost, starting} {
+		if err := printStatus(&b, s, now); err != nil {
+			t.Error(err)
+		}
+		b.WriteString("----\n")
+	}
+	golden(t, "status.txt", b.String())
+}
+
+// fullDisk takes so many bytes and then fails.
+type fullDisk struct{ room int }
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	if d.room -= len(p); d.room < 0 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+type fullError struct{}
+
+func (fullError) Error() string { return "no space left on device" }
+
+var errFull error = fullError{}
+
+// A table that could not be written is an error: it may have gone into a file.
+func TestStatusTableCutOff(t *testing.T) {
+	now := time.Now()
+	var whole strings.Builder
+	if err := printStatus(&whole, aStatus(now), now); err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []int{0, 100, whole.Len() - 1} {
+		if err := printStatus(&fullDisk{room}, aStatus(now), now); err == nil {
+			t.Errorf("cut off after %d bytes of %d: no error", room, whole.Len())
+		}
+	}
+}

@@ -40,10 +40,10 @@ func TestNamesOutside(t *testing.T) {
 				{"none", []string{"--opt", "gateway_mode=none"}, false, false},
 				{"internal", []string{"--internal"}, false, false},
 			} {
-				h.network(mode.name, append(mode.create, "--subnet", "10.1.0.0/24")...)
-				s.expect(mode.works, engine.host, "--network", mode.name)
-				s.expect(mode.dns, false, "--network", mode.name, "--dns", s.addr)
-				h.docker("network", "rm", mode.name)
+				h.network("net-"+mode.name, append(mode.create, "--subnet", "10.1.0.0/24")...)
+				s.expect(mode.works, engine.host, "--network", "net-"+mode.name)
+				s.expect(mode.dns, false, "--network", "net-"+mode.name, "--dns", s.addr)
+				h.docker("network", "rm", "net-"+mode.name)
 			}
 			h.expectClean()
 		})

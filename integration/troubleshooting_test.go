@@ -100,7 +100,6 @@ func (s *symptoms) options() {
 	s.refused("--opt", "colour=red")
 	out := s.dockerFails("network", "create", "--driver", "ovs-container-network", "--opt", "vlan=4095", "refused")
 	s.seen(out)
-	s.seen(regexp.MustCompile(`\(request .*\)`).FindString(out))
 	id := regexp.MustCompile(`\(request (\w+)\)`).FindStringSubmatch(out)
 	s.seen(s.run("grep", "req="+id[1], "/var/log/ocn.log"))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -49,7 +50,8 @@ an endpoint that is not joined to a container, detached.`,
 	return cmd
 }
 
-func printStatus(w io.Writer, s control.Status, now time.Time) error {
+func printStatus(out io.Writer, s control.Status, now time.Time) error {
+	w := &bytes.Buffer{}
 	fmt.Fprintf(w, "ovs-container-network %s (%s), up %s\n", s.Version, s.Form, now.Sub(s.Started).Round(time.Second))
 	if s.OVS.Connected {
 		fmt.Fprintf(w, "Open vSwitch %s, connected for %s\n\n", orDash(s.OVS.Version), now.Sub(s.OVS.Since).Round(time.Second))
@@ -76,7 +78,7 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			orDash(strings.Join(subnets, ",")), strconv.Itoa(len(n.Ends)), health,
 		}, "\t"))
 	}
-	t.Flush() //nolint:errcheck // the write below tells
+	t.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(t, "CONTAINER\tNETWORK\tPORT\tOFPORT\tVLAN\tMAC\tADDRESSES\tHEALTH")
 	for _, n := range s.Networks {
@@ -87,16 +89,15 @@ func printStatus(w io.Writer, s control.Status, now time.Time) error {
 			}, "\t"))
 		}
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
+	t.Flush()
 	for _, line := range remarks(s) {
 		fmt.Fprintf(w, "\n%s", line)
 	}
 	if len(remarks(s)) > 0 {
 		fmt.Fprintln(w)
 	}
-	return nil
+	_, err := out.Write(w.Bytes())
+	return err
 }
 
 // remarks are the reasons behind every health that is not ok, and notes.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
@@ -82,8 +83,14 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) {
+		var u *url.Error
+		switch {
+		case errors.As(err, &u) && u.Timeout():
+			return fmt.Errorf("the daemon at %s did not answer in time", c.socket)
+		case errors.As(err, &op):
 			err = op.Err
+		case u != nil:
+			err = u.Err
 		}
 		return fmt.Errorf("cannot reach the daemon at %s: %w (is the plugin enabled, or the service running?)", c.socket, err)
 	}

@@ -117,7 +117,7 @@ func TestHangingDaemon(t *testing.T) {
 	defer cancel()
 	_, err := NewClient(socket).Status(ctx)
 	close(gate)
-	if err == nil || !strings.Contains(err.Error(), "deadline exceeded") || !strings.Contains(err.Error(), socket) || strings.Contains(err.Error(), "http://") {
+	if err == nil || !strings.Contains(err.Error(), "did not answer in time") || !strings.Contains(err.Error(), socket) || strings.Contains(err.Error(), "http://") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -147,7 +147,7 @@ func (s *Server) createNetwork(ctx context.Context, r createNetworkRequest) (emp
 // driverOptions decodes what the user gave with --opt. Docker sends strings; a
 // Compose file can hold other scalars, which are taken as they are written.
 func driverOptions(raw json.RawMessage) (map[string]string, error) {
-	var given map[string]any
+	var given map[string]json.RawMessage
 	if raw != nil {
 		if err := json.Unmarshal(raw, &given); err != nil {
 			return nil, fmt.Errorf("cannot understand the network's options: %w", err)
@@ -155,16 +155,24 @@ func driverOptions(raw json.RawMessage) (map[string]string, error) {
 	}
 	opts := make(map[string]string, len(given))
 	for k, v := range given {
-		switch v := v.(type) {
-		case string:
-			opts[k] = v
-		case bool, float64:
-			opts[k] = fmt.Sprint(v)
-		default:
+		text, ok := scalar(v)
+		if !ok {
 			return nil, fmt.Errorf("option %s: its value is no text", k)
 		}
+		opts[k] = text
 	}
 	return opts, nil
+}
+
+// scalar returns the text of a string, or a number or truth value as written.
+func scalar(raw json.RawMessage) (text string, ok bool) {
+	switch raw[0] {
+	case '"':
+		return text, json.Unmarshal(raw, &text) == nil
+	case '{', '[', 'n': // null
+		return "", false
+	}
+	return string(raw), true
 }
 
 // subnet decodes one pool. The null IPAM driver's (0.0.0.0/0, ::/0) is none.
@@ -221,9 +229,12 @@ func (s *Server) createEndpoint(ctx context.Context, r createEndpointRequest) (c
 	}
 	req.Options = make(map[string]string)
 	for k, raw := range r.Options {
-		var text string
-		if json.Unmarshal(raw, &text) == nil {
+		text, ok := scalar(raw)
+		switch {
+		case ok:
 			req.Options[k] = text
+		case !strings.HasPrefix(k, "com.docker."): // Docker's own are lists, too
+			return resp, fmt.Errorf("option %s: its value is no text", k)
 		}
 	}
 	ports, err := published(r.Options)

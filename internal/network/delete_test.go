@@ -244,3 +244,25 @@ func TestDeleteWhileJoining(t *testing.T) {
 		r.check()
 	})
 }
+
+// A network that is deleted while it is being made is gone when both have
+// answered, and its creation failed.
+func TestDeleteWhileCreating(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		release := r.fabric.hold()
+		created, deleted := make(chan error, 1), make(chan error, 1)
+		go func() { created <- r.tryCreate("n", "10.0.0.0/24") }()
+		synctest.Wait()
+		go func() { deleted <- r.DeleteNetwork(context.Background(), nid("n")) }()
+		synctest.Wait()
+		release()
+		if err := <-created; err == nil {
+			t.Error("the creation succeeded")
+		}
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
+		r.settle()
+		r.empty()
+	})
+}

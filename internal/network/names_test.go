@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // Names of links fit into Linux's 15 bytes, start with what marks them, and
 // differ for all endpoints that a host will ever see.
 func TestLinkNames(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+	random, raw := rand.NewChaCha8([32]byte{}), [32]byte{}
 	const hosts = 100_000
 	seen := make(map[string]EndpointID, 2*hosts)
 	note := func(id EndpointID, name string) {
@@ -25,7 +26,8 @@ func TestLinkNames(t *testing.T) {
 		seen[name] = id
 	}
 	for range hosts {
-		id := EndpointID(fmt.Sprintf("%016x%016x%016x%016x", r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64()))
+		random.Read(raw[:])
+		id := EndpointID(hex.EncodeToString(raw[:]))
 		host, peer := id.Links()
 		note(id, host)
 		note(id, peer)

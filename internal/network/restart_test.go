@@ -205,6 +205,47 @@ func TestDamagedNetwork(t *testing.T) {
 	})
 }
 
+// When Docker says that it is gone, what an unreadable record describes is removed
+// like anything else, with the record: its names follow from its id.
+func TestDamageIsRemoved(t *testing.T) {
+	for _, c := range []struct {
+		damaged Damage
+		remove  func(r *rig)
+	}{
+		{Damage{Path: "p", Network: nid("n"), Endpoint: eid("a"), Err: errGarbage}, func(r *rig) { r.deleteEndpoint("n", "a") }},
+		{Damage{Path: "p", Network: nid("n"), Endpoint: eid("a"), Err: errGarbage}, func(r *rig) { r.delete("n") }},
+		{Damage{Path: "p", Network: nid("n"), Err: errGarbage}, func(r *rig) { r.delete("n") }},
+	} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.create("n", "10.0.0.0/24")
+			r.create("other", "10.0.0.0/24")
+			r.join("n", "a", "10.0.0.2/24")
+			r.stop()
+			// The records as they are, but not to be read.
+			r.store.unreadable(c.damaged)
+			r.damaged = []Damage{c.damaged}
+			r.load()
+			r.run()
+			r.settle()
+			host, _ := eid("a").Links()
+			if !strings.Contains(r.fabric.String(), host) {
+				t.Error("the port is gone before Docker said so")
+			}
+			c.remove(r)
+			time.Sleep(7 * time.Minute) // what has no record is only found by a look for leftovers
+			r.settle()
+			if strings.Contains(r.fabric.String(), host) || len(r.Damaged()) > 0 || r.store.hasUnreadable() {
+				t.Errorf("left of %v: %v\n%s\n%s", c.damaged, r.Damaged(), r.fabric, r.store)
+			}
+			r.check()
+			r.delete("n")
+			r.delete("other")
+			r.settle()
+			r.empty()
+		})
+	}
+}
+
 // What an unreadable record describes is not taken for a leftover; what no record
 // describes is.
 func TestPruneSparesDamage(t *testing.T) {

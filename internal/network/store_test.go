@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,6 +136,28 @@ func (s *fakeStore) put(name string, v any, sync bool) error {
 func networkFile(id ID) string       { return string(id) + "/network" }
 func endpointFile(e Endpoint) string { return string(e.Network) + "/endpoints/" + string(e.ID) }
 
+// unreadable makes a record one that load does not return.
+func (s *fakeStore) unreadable(d Damage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := networkFile(d.Network)
+	if d.Endpoint != "" {
+		name = endpointFile(Endpoint{Network: d.Network, ID: d.Endpoint})
+	}
+	s.files[name] = garbage
+}
+
+// garbage is the text of records that cannot be read.
+var garbage = []byte("{")
+
+func (s *fakeStore) hasUnreadable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(slices.Collect(maps.Values(s.files)), isGarbage)
+}
+
+func isGarbage(text []byte) bool { return bytes.Equal(text, garbage) }
+
 // load is what a daemon that starts now would find.
 func (s *fakeStore) load() []Network {
 	s.mu.Lock()
@@ -142,14 +165,14 @@ func (s *fakeStore) load() []Network {
 	var all []Network
 	for _, name := range slices.Sorted(maps.Keys(s.files)) {
 		id, ok := strings.CutSuffix(name, "/network")
-		if !ok {
+		if !ok || isGarbage(s.files[name]) {
 			continue
 		}
 		var n Network
 		mustUnmarshal(s.files[name], &n)
 		n.Endpoints = map[EndpointID]Endpoint{}
 		for file, text := range s.files {
-			if strings.HasPrefix(file, id+"/endpoints/") {
+			if strings.HasPrefix(file, id+"/endpoints/") && !isGarbage(text) {
 				var ep Endpoint
 				mustUnmarshal(text, &ep)
 				n.Endpoints[ep.ID] = ep

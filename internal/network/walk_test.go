@@ -43,13 +43,13 @@ func TestRandomWalk(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	for i := range uint64(20) {
+	for i := range uint64(10) {
 		if *walkSeed != 0 && i > 0 {
 			break
 		}
 		inBubble(t, func(t *testing.T, r *rig) {
 			w := &walk{rig: r, rand: rand.New(rand.NewPCG(seed+i, 0)), nets: map[string]CreateRequest{}, eps: map[string]*walkEndpoint{}}
-			for range 150 {
+			for range 100 {
 				w.step()
 				if t.Failed() {
 					break

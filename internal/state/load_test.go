@@ -246,3 +246,26 @@ func TestOpen(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A change that is not synced is added to an endpoint's file and never rewrites
+// what was synced before; the last record counts.
+func TestLaterRecordsAreAppended(t *testing.T) {
+	path, files := filled(t)
+	before := read(t, files["endpoint"])
+	d := open(t, path)
+	c := load(t, d)
+	for _, ep := range c.Networks[0].Endpoints {
+		ep.Phase = network.PhaseDeleting
+		if err := d.PutEndpoint(ep, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, files["endpoint"]); !strings.HasPrefix(got, before) || got == before {
+		t.Errorf("the file was not appended to: %q", got)
+	}
+	for id, ep := range load(t, d).Networks[0].Endpoints {
+		if ep.Phase != network.PhaseDeleting {
+			t.Errorf("endpoint %s is %s after the last record said deleting", id, ep.Phase)
+		}
+	}
+}

@@ -1,12 +1,14 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -137,8 +139,8 @@ func (d *Dir) Load() (Contents, error) {
 			continue
 		}
 		r, err := read(path)
-		if err == nil && r.Pool == nil {
-			err = errors.New("holds no pool")
+		if err == nil && (r.Pool == nil || d.poolPath(r.Pool.ID) != path) {
+			err = errors.New("holds no pool of that name")
 		}
 		if err != nil {
 			c.BadPools = append(c.BadPools, fmt.Errorf("%s: %w", path, err))
@@ -191,7 +193,7 @@ func (d *Dir) loadNetwork(id network.ID, c *Contents) {
 			continue
 		}
 		eid := network.EndpointID(strings.TrimSuffix(f.Name(), ".json"))
-		r, err := read(path)
+		r, err := readLast(path)
 		if err == nil && (r.Endpoint == nil || r.Endpoint.ID != eid) {
 			err = errors.New("holds no endpoint of that id")
 		}
@@ -227,7 +229,13 @@ func (d *Dir) PutNetwork(n network.Network, sync bool) error {
 	if err := os.MkdirAll(d.endpointsPath(n.ID), 0o700); err != nil {
 		return err
 	}
-	if err := write(d.networkPath(n.ID), record{Network: &n}, sync); err != nil {
+	path := d.networkPath(n.ID)
+	if _, err := os.Stat(path); err == nil {
+		// Some file systems lose both when a file that was not synced is renamed
+		// over one that was, and the power goes.
+		sync = true
+	}
+	if err := write(path, record{Network: &n}, sync); err != nil {
 		return err
 	}
 	if sync {
@@ -238,7 +246,18 @@ func (d *Dir) PutNetwork(n network.Network, sync bool) error {
 
 // PutEndpoint implements network.Store. The network's record must exist.
 func (d *Dir) PutEndpoint(e network.Endpoint, sync bool) error {
-	return write(filepath.Join(d.endpointsPath(e.Network), string(e.ID)+".json"), record{Endpoint: &e}, sync)
+	path := d.endpointPath(e)
+	r := record{Endpoint: &e}
+	if !sync {
+		if err := appendLine(path, r); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return write(path, r, sync)
+}
+
+func (d *Dir) endpointPath(e network.Endpoint) string {
+	return filepath.Join(d.endpointsPath(e.Network), string(e.ID)+".json")
 }
 
 // DeleteNetwork implements network.Store. It takes the record away before the
@@ -256,7 +275,7 @@ func (d *Dir) DeleteNetwork(id network.ID) error {
 
 // DeleteEndpoint implements network.Store.
 func (d *Dir) DeleteEndpoint(e network.Endpoint) error {
-	return remove(filepath.Join(d.endpointsPath(e.Network), string(e.ID)+".json"))
+	return remove(d.endpointPath(e))
 }
 
 // PutPool implements ipam.Store.
@@ -281,13 +300,31 @@ func remove(path string) error {
 	return nil
 }
 
+// read reads a file of one record.
 func read(path string) (record, error) {
-	var r record
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return r, err
+		return record{}, err
 	}
-	if err := json.Unmarshal(text, &r); err != nil {
+	return parse(text)
+}
+
+// readLast reads a file of several records, of which the last counts.
+func readLast(path string) (record, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return record{}, err
+	}
+	line, whole := bytes.CutSuffix(text, []byte("\n"))
+	if !whole {
+		return record{}, errors.New("not a record: it is cut off")
+	}
+	return parse(line[bytes.LastIndexByte(line, '\n')+1:])
+}
+
+func parse(line []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(line, &r); err != nil {
 		return r, fmt.Errorf("not a record: %w", err)
 	}
 	if r.Version < 1 || r.Version > version {
@@ -297,12 +334,39 @@ func read(path string) (record, error) {
 }
 
 func write(path string, r record, sync bool) error {
-	r.Version = version
-	text, err := json.Marshal(r)
+	text, err := r.line()
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(text, '\n'), sync)
+	return writeFile(path, text, sync)
+}
+
+func (r record) line() ([]byte, error) {
+	r.Version = version
+	text, err := json.Marshal(r)
+	return append(text, '\n'), err
+}
+
+// appendLine adds a record to an existing file, where the last one counts. It
+// survives the end of this process; a power cut may take it, but not what was
+// synced before.
+func appendLine(path string, r record) (err error) {
+	text, err := r.line()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	before, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Write(text)
+	}
+	if err != nil {
+		f.Truncate(before) //nolint:errcheck // half a line is reported at the next start
+	}
+	return errors.Join(err, f.Close())
 }
 
 // writeFile replaces the file at path by text, whole or not at all. With sync

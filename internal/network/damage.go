@@ -1,0 +1,42 @@
+package network
+
+import (
+	"slices"
+)
+
+// Damaged returns the records that could not be read at start.
+func (m *Manager) Damaged() []Damage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.damaged)
+}
+
+// undamage forgets the damaged records of a network that match, because Docker
+// has said that what they describe is gone, and returns them.
+func (m *Manager) undamage(id ID, match func(Damage) bool) (found []Damage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.damaged = slices.DeleteFunc(m.damaged, func(d Damage) bool {
+		gone := d.Network == id && match(d)
+		if gone {
+			found = append(found, d)
+		}
+		return gone
+	})
+	return found
+}
+
+// condemnDamaged makes tombstones of endpoints whose records cannot be read:
+// the names of port and link follow from the id alone.
+func (m *Manager) condemnDamaged(e *entry, match func(Damage) bool) {
+	found := m.undamage(e.value().ID, func(d Damage) bool { return d.Endpoint != "" && match(d) })
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.value()
+	for _, d := range found {
+		n = n.WithEndpoint(Endpoint{
+			ID: d.Endpoint, Network: n.ID, Phase: PhaseDeleting, Changed: m.now().UTC(), Rev: m.rev.Add(1),
+		})
+	}
+	e.cur.Store(&n)
+}

@@ -120,14 +120,14 @@ func expectSame(t *testing.T, when string, before, now foreign) {
 func TestOwnBridge(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, service, own)
-	bridges := func() string {
-		return strings.Join(strings.Fields(h.ovs("list-br")), " ")
-	}
 	expectBridges := func(when, want string) {
 		t.Helper()
-		if got := bridges(); got != want {
-			t.Errorf("%s the bridges are %q, not %q", when, got, want)
-		}
+		h.eventually(when+" the bridges are "+want, func() error {
+			if got := strings.Join(strings.Fields(h.ovs("list-br")), " "); got != want {
+				return fmt.Errorf("they are %q", got)
+			}
+			return nil
+		})
 	}
 	tags := []int{}
 	for i, on := range []string{"br-one", "br-one", "br-one", "br-two", ""} {
@@ -171,9 +171,12 @@ func TestOwnBridge(t *testing.T) {
 	if now := h.row("Port", "name=v-guest"); fmt.Sprint(now) != fmt.Sprint(guest) {
 		t.Errorf("the port of others was %v and is %v", guest, now)
 	}
-	if ports := h.ovs("list-ports", "br-one"); ports != "v-guest" {
-		t.Errorf("ports are left on br-one: %s", ports)
-	}
+	h.eventually("the port of others is alone on br-one", func() error {
+		if ports := h.ovs("list-ports", "br-one"); ports != "v-guest" {
+			return fmt.Errorf("there are the ports %q", ports)
+		}
+		return nil
+	})
 	// It serves a network again, and goes with it when the port is gone.
 	h.network("again", "-o", "bridge=br-one", "--subnet", "10.86.0.0/24")
 	h.container("aa", "again")

@@ -35,18 +35,20 @@ func (h *host) endID(container, network string) string {
 	return h.docker("inspect", "-f", fmt.Sprintf("{{(index .NetworkSettings.Networks %q).EndpointID}}", network), container)
 }
 
-// forge writes a record made of another one: change gets what is below key.
+// forge writes a record made of another one, of a file in which the last line
+// counts: change gets what is below key.
 func (h *host) forge(from, to, key string, change func(map[string]any)) {
 	h.t.Helper()
 	text, err := os.ReadFile(from)
 	h.must(err)
+	text = bytes.TrimSpace(text)
 	var r map[string]any
-	h.must(json.Unmarshal(text, &r))
+	h.must(json.Unmarshal(text[bytes.LastIndexByte(text, '\n')+1:], &r))
 	change(r[key].(map[string]any))
 	text, err = json.Marshal(r)
 	h.must(err)
 	h.must(os.MkdirAll(filepath.Dir(to), 0o700))
-	h.must(os.WriteFile(to, text, 0o600))
+	h.must(os.WriteFile(to, append(text, '\n'), 0o600))
 }
 
 // forgeEndpoint writes the record of an endpoint that is not Docker's, next to

@@ -90,7 +90,7 @@ func TestLargeMTU(t *testing.T) {
 	}
 	h.tcp("mtu9000a", "mtu9000b", "mtu9000b")
 	for _, refused := range []string{
-		h.dockerFails("network", "create", "-d", "ovs-container-network", "-o", "mtu=65501", "none"),
+		h.dockerFails("network", "create", "-d", "ovs-container-network", "-o", "mtu=65501", "larger"),
 		h.dockerFails("run", "-d", "--name", "cc", "--network", "name=mtu9000,driver-opt=mtu=65501", "lab"),
 	} {
 		if !strings.Contains(refused, `mtu="65501"`) || !strings.Contains(refused, "65500") {

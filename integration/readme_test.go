@@ -24,7 +24,8 @@ type walk struct {
 }
 
 // A service starts where systemd would start it.
-const startService = "setsid ovs-container-network serve </dev/null >>/var/log/ocn.log 2>&1 &"
+const startService = `setsid ovs-container-network serve </dev/null >>/var/log/ocn.log 2>&1 &
+until ovs-container-network status >/dev/null 2>&1; do sleep 0.1; done`
 
 var walks = []walk{
 	{page: "README.md", form: plugin, on: own},

@@ -2,8 +2,10 @@
 // protocol does not tell: the names of networks, the id and the name of the
 // container behind each endpoint, and which networks Docker still knows.
 //
-// All of it is for people, who read it in listings and on the rows of Open
-// vSwitch; nothing of it is needed to attach a container. So this package waits
+// Most of it is for people, who read it in listings and on the rows of Open
+// vSwitch. Of the containers that may start next it tells on which networks they
+// are, so that published ports can be refused where nothing can publish them.
+// Nothing of it is needed to attach a container. So this package waits
 // quietly while Docker's socket is absent or its API does not answer, which is
 // the case for as long as an engine boots and starts containers, and it is
 // never called from a request that Docker waits for: the engine holds locks
@@ -16,5 +18,5 @@
 //
 // It speaks plain HTTP to the engine. Docker's own client library would bring
 // OpenTelemetry and several megabytes of resident memory into the plugin, for
-// the four GET requests that are made here.
+// the few GET requests that are made here.
 package dockerwatch

@@ -123,8 +123,15 @@ func (s sockets) request(kind, flags int, data ...nl.NetlinkRequestData) *nl.Net
 // be used. Asking makes the kernel load its module if it has one.
 func (k *Kernel) HasKernelDatapath() bool {
 	_, err := k.main.request(nl.GENL_ID_CTRL, unix.NLM_F_ACK,
-		&nl.Genlmsg{Command: nl.GENL_CTRL_CMD_GETFAMILY, Version: nl.GENL_CTRL_VERSION},
+		genlHeader{nl.GENL_CTRL_CMD_GETFAMILY, nl.GENL_CTRL_VERSION},
 		nl.NewRtAttr(nl.GENL_CTRL_ATTR_FAMILY_NAME, nl.ZeroTerminated("ovs_datapath")),
 	).Execute(unix.NETLINK_GENERIC, 0)
 	return err == nil
 }
+
+// genlHeader is struct genlmsghdr: command, version, two reserved bytes. The
+// library's own has only the first two and sends what lies behind it in memory.
+type genlHeader [4]byte
+
+func (genlHeader) Len() int            { return 4 }
+func (h genlHeader) Serialize() []byte { return h[:] }

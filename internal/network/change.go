@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 )
 
@@ -9,6 +10,9 @@ import (
 func (m *Manager) changeNetwork(e *entry, sync bool, change func(*Network)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.gone {
+		return errGone
+	}
 	n := e.value()
 	change(&n)
 	n.Rev = m.rev.Add(1)
@@ -19,12 +23,29 @@ func (m *Manager) changeNetwork(e *entry, sync bool, change func(*Network)) erro
 	return nil
 }
 
+// errGone answers calls that meet the removal of their network.
+var errGone = errors.New("the network is being removed")
+
+// forget removes the record of a network of which nothing is left.
+func (m *Manager) forget(e *entry) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := m.store.DeleteNetwork(e.value().ID); err != nil {
+		return err
+	}
+	e.gone = true
+	return nil
+}
+
 // condemnNetwork makes the network a tombstone. That does not depend on the
 // store: nothing may stay because a disk is full. Without the record, it is
 // only not remembered by the next process that the network was to go.
 func (m *Manager) condemnNetwork(e *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.gone {
+		return
+	}
 	n := e.value()
 	n.Phase, n.Rev = PhaseDeleting, m.rev.Add(1)
 	if err := m.store.PutNetwork(n, false); err != nil {

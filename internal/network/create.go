@@ -76,11 +76,11 @@ func (m *Manager) reserve(req CreateRequest, cfg Config) (*entry, error) {
 
 // establish stores the network, makes it real and only then active.
 func (m *Manager) establish(ctx context.Context, e *entry) error {
-	n := e.value()
 	// Not synced: after a power cut a creating network is undone anyway.
-	if err := m.store.PutNetwork(n, false); err != nil {
+	if err := m.changeNetwork(e, false, func(*Network) {}); err != nil {
 		return err
 	}
+	n := e.value()
 	enforced := len(n.Subnets) > 0 && n.Config.IPAM == IPAMStatic
 	for _, s := range n.Subnets {
 		claimed, err := m.pools.Claim(n.ID, s, n.Config.IPAM == IPAMStatic)
@@ -95,7 +95,15 @@ func (m *Manager) establish(ctx context.Context, e *entry) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("the caller gave up: %w", err)
 	}
-	return m.changeNetwork(e, true, func(n *Network) { n.Phase, n.Enforced = PhaseActive, enforced })
+	err := m.changeNetwork(e, true, func(n *Network) {
+		if n.Phase == PhaseCreating {
+			n.Phase, n.Enforced = PhaseActive, enforced
+		}
+	})
+	if err == nil && e.value().Phase != PhaseActive {
+		err = errGone
+	}
+	return err
 }
 
 // undoTimeout bounds how long a call that failed goes on undoing what it did.
@@ -151,7 +159,7 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 	if err := m.pools.Unclaim(n.ID); err != nil {
 		return err
 	}
-	if err := m.store.DeleteNetwork(n.ID); err != nil {
+	if err := m.forget(e); err != nil {
 		return err
 	}
 	m.log.InfoContext(ctx, "network deleted", "nid", n.ID)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -97,13 +98,18 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 	}
 	for _, id := range evicted {
 		m.log.WarnContext(ctx, "removing an endpoint that Docker forgot", "nid", n.ID, "eid", id)
+		old := n.Endpoints[id]
 		m.kill(e, id)
+		old.Addrs = slices.DeleteFunc(slices.Clone(old.Addrs), func(a netip.Prefix) bool {
+			return slices.Contains(addrsOf(ep), a.Addr())
+		})
+		m.abandonAddrs(n.ID, old)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.value().Phase != PhaseActive {
+	if e.gone || e.value().Phase != PhaseActive {
 		m.vacate(n, ep)
-		return errors.New("the network is being removed")
+		return errGone
 	}
 	err = m.store.PutEndpoint(ep, true)
 	if err == nil && ctx.Err() != nil {

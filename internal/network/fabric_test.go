@@ -26,6 +26,7 @@ type fakeFabric struct {
 	bridges  map[string]bool // by name, true: carries our mark
 	ports    map[string]fakePort
 	links    map[string]EndpointID // host ends that exist
+	home     map[EndpointID]bool   // the other end is in the host's namespace
 	failing  map[EndpointID]error  // makes Apply fail for the endpoint
 	failNet  error                 // makes Apply fail as a whole
 	failGone error                 // makes Remove fail
@@ -51,7 +52,7 @@ var errUnreachable = errors.New("cannot reach the database at unix:/fake: connec
 
 func newFabric(t *testing.T) *fakeFabric {
 	return &fakeFabric{
-		t: t, bridges: map[string]bool{}, ports: map[string]fakePort{}, links: map[string]EndpointID{},
+		t: t, bridges: map[string]bool{}, ports: map[string]fakePort{}, links: map[string]EndpointID{}, home: map[EndpointID]bool{},
 		failing: map[EndpointID]error{}, busy: map[ID]bool{}, applies: map[ID][]time.Time{},
 		linger: 50 * time.Millisecond,
 	}
@@ -307,7 +308,7 @@ func (f *fakeFabric) Observe(n Network) Status {
 	for id := range n.Endpoints {
 		host, _ := id.Links()
 		_, linked := f.links[host]
-		e := EndpointStatus{Port: host, Linked: linked, Health: "detached", Reason: string(n.Endpoints[id].Phase)}
+		e := EndpointStatus{Port: host, Linked: linked, Home: f.home[id], Health: "detached", Reason: string(n.Endpoints[id].Phase)}
 		if p, ok := f.ports[host]; ok && !p.foreign {
 			e.OFPort, e.Health, e.Reason = 1, "ok", ""
 		}

@@ -68,8 +68,9 @@ type Options struct {
 // entry is one network. cur is replaced as a whole under mu, together with its
 // record in the store, and read without a lock.
 type entry struct {
-	mu  sync.Mutex
-	cur atomic.Pointer[Network]
+	mu   sync.Mutex
+	cur  atomic.Pointer[Network]
+	gone bool // its record was removed and must not come back
 
 	roundMu sync.Mutex // guards the two below
 	running bool

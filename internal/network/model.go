@@ -305,7 +305,7 @@ type EndpointStatus struct {
 	OFPort int    `json:"ofport"`
 	Linked bool   `json:"linked"` // the host end of its link exists
 	Home   bool   `json:"home"`   // the container's end is in the host's namespace
-	Health string `json:"health"` // ok, degraded, detached
+	Health string `json:"health"` // ok, degraded, detached, removing
 	Reason string `json:"reason,omitempty"`
 }
 

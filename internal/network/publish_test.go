@@ -48,9 +48,15 @@ func TestPublishedPorts(t *testing.T) {
 		"all without":      {"none", []Waiting{waiting("a", false, "none"), waiting("b", false, "none", "external")}, "gateway_mode=none"},
 		"one of them with": {"none", []Waiting{waiting("a", false, "none"), waiting("b", false, "none", "docker")}, ""},
 		"others":           {"none", []Waiting{waiting("a", false, "none"), waiting("b", true, "external")}, "gateway_mode=none"},
-		"unknown network":  {"none", []Waiting{waiting("a", false, "none", "gone")}, "gateway_mode=none"},
-		"no candidate":     {"none", []Waiting{}, ""},
-		"nothing known":    {"none", nil, ""},
+		// gateway_mode=external takes the default route from Docker's gateway service.
+		"docker, external":   {"docker", []Waiting{waiting("a", false, "docker", "external")}, "gateway_mode=external"},
+		"external, docker":   {"external", []Waiting{waiting("a", false, "docker", "external")}, "gateway_mode=external"},
+		"external, bridge":   {"external", []Waiting{waiting("a", true, "external")}, ""},
+		"docker, unknown":    {"docker", []Waiting{}, ""},
+		"docker, of another": {"docker", []Waiting{waiting("a", false, "external")}, ""},
+		"unknown network":    {"none", []Waiting{waiting("a", false, "none", "gone")}, "gateway_mode=none"},
+		"no candidate":       {"none", []Waiting{}, ""},
+		"nothing known":      {"none", nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -60,7 +66,7 @@ func TestPublishedPorts(t *testing.T) {
 				req.Published = 1
 				_, err := r.CreateEndpoint(t.Context(), req)
 				if c.word != "" {
-					refused(t, err, "published ports (-p) would be ignored", c.word, "gateway_mode=docker")
+					refused(t, err, "published ports (-p) would be ignored", c.word, "leave out")
 				} else if err != nil {
 					t.Error(err)
 				}

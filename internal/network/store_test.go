@@ -223,6 +223,8 @@ type fakePools struct {
 	mu      sync.Mutex // guards the following
 	claimed map[ID]int
 	static  map[ID]bool
+	entered []ID     // networks of which an endpoint was being created
+	freed   []string // addresses of endpoints that Docker gave up
 	fail    error
 }
 
@@ -264,8 +266,27 @@ func (p *fakePools) count() int {
 	return len(p.claimed)
 }
 
-// Entered implements network.Pools.
-func (p *fakePools) Entered(ID) {}
+func (p *fakePools) Entered(id ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entered = append(p.entered, id)
+}
 
-// Abandon implements network.Pools.
-func (p *fakePools) Abandon(ID, []netip.Addr) error { return nil }
+func (p *fakePools) Abandon(_ ID, addrs []netip.Addr) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range addrs {
+		p.freed = append(p.freed, a.String())
+	}
+	return p.fail
+}
+
+// abandoned returns the addresses freed since it was last called, sorted.
+func (p *fakePools) abandoned() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	slices.Sort(p.freed)
+	text := strings.Join(p.freed, " ")
+	p.freed = nil
+	return text
+}

@@ -26,9 +26,14 @@ func TestSweep(t *testing.T) {
 			r.loseLink("a")
 		}, times: times{19 * time.Second, 35 * time.Second}},
 		"container gone, link there": {spoil: func(r *rig) { r.kill(sandbox("a")) }, times: times{5*time.Minute - time.Second, 5*time.Minute + 15*time.Second}},
-		"link gone, container there": {spoil: func(r *rig) { r.loseLink("a") }, times: times{time.Hour, never}},
-		"not to be seen":             {spoil: func(r *rig) { r.hide(sandbox("a")); r.loseLink("a") }, times: times{time.Hour, never}},
-		"all well":                   {spoil: func(*rig) {}, times: times{time.Hour, never}},
+		"container gone, its end back": {spoil: func(r *rig) {
+			r.kill(sandbox("a"))
+			r.fabric.with(func(f *fakeFabric) { f.home[eid("a")] = true })
+		}, times: times{time.Minute - time.Second, time.Minute + 15*time.Second}},
+		"container there, its end back": {spoil: func(r *rig) { r.fabric.with(func(f *fakeFabric) { f.home[eid("a")] = true }) }, times: times{time.Hour, never}},
+		"link gone, container there":    {spoil: func(r *rig) { r.loseLink("a") }, times: times{time.Hour, never}},
+		"not to be seen":                {spoil: func(r *rig) { r.hide(sandbox("a")); r.loseLink("a") }, times: times{time.Hour, never}},
+		"all well":                      {spoil: func(*rig) {}, times: times{time.Hour, never}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {

@@ -2,6 +2,7 @@ package ovs
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
@@ -11,7 +12,11 @@ const (
 	healthOK       = "ok"
 	healthDegraded = "degraded"
 	healthDetached = "detached"
+	healthRemoving = "removing"
 )
+
+// removalTime is how long a removal may take before it counts as a fault.
+const removalTime = 10 * time.Second
 
 // Observe implements network.Fabric.
 func (f *Fabric) Observe(n network.Network) network.Status {
@@ -67,7 +72,10 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 		}
 		switch verdict, _ := judge(i); {
 		case ep.Phase == network.PhaseDeleting:
-			e.Health, e.Reason = healthDegraded, "is being removed"
+			e.Health, e.Reason = healthRemoving, "is being removed"
+			if time.Since(ep.Changed) > removalTime {
+				e.Health = healthDegraded
+			}
 		case ep.Phase != network.PhaseJoined:
 			e.Health, e.Reason = healthDetached, string(ep.Phase)
 		case !linked:

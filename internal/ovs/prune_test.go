@@ -13,12 +13,12 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
-// prune is one look for leftovers when some time has passed since the last.
-func (r *rig) prune(passed time.Duration, keep []network.Network, spare ...string) {
+// prune is one look for leftovers when all suspects are so old.
+func (r *rig) prune(age time.Duration, keep []network.Network, spare ...string) {
 	r.t.Helper()
 	r.f.mu.Lock()
-	for what, since := range r.f.suspect {
-		r.f.suspect[what] = since.Add(-passed)
+	for what := range r.f.suspect {
+		r.f.suspect[what] = time.Now().Add(-age)
 	}
 	r.f.mu.Unlock()
 	check(r.t, r.f.Prune(r.t.Context(), keep, func(n network.ID, ep network.EndpointID) bool {
@@ -60,13 +60,13 @@ func TestPrune(t *testing.T) {
 	keep := []network.Network{join(n, network.PhaseJoined, kept), probe()}
 	all := "bridge br-int, bridge br2, link ocn000000000001, link ocn000000000002, link ocn000000000003, " +
 		"port ocn000000000001, port ocn000000000002, port ocn000000000003"
-	for _, passed := range []time.Duration{0, 0, leftoverGrace - time.Second} {
-		r.prune(passed, keep)
+	for _, age := range []time.Duration{0, 0, leftoverGrace - 10*time.Second} {
+		r.prune(age, keep)
 		if diff := cmp.Diff(all, r.leftovers()); diff != "" {
-			t.Fatalf("after %v: %s", passed, diff)
+			t.Fatalf("after %v: %s", age, diff)
 		}
 	}
-	r.prune(2*time.Second, keep) // ports and links; the bridge is empty from now on
+	r.prune(leftoverGrace, keep) // ports and links; the bridge is empty from now on
 	r.prune(0, keep)
 	r.prune(leftoverGrace, keep)
 	if diff := cmp.Diff("bridge br-int, link ocn000000000001, port ocn000000000001", r.leftovers()); diff != "" {
@@ -87,9 +87,8 @@ func TestPruneAcquitted(t *testing.T) {
 	before := r.leftovers()
 	without := []network.Network{n, kept[1]}
 	r.prune(0, without)
-	r.prune(leftoverGrace-time.Second, kept)
-	r.prune(2*time.Second, without)
-	r.prune(leftoverGrace-time.Second, without)
+	r.prune(0, kept)
+	r.prune(leftoverGrace, without)
 	if diff := cmp.Diff(before, r.leftovers()); diff != "" {
 		t.Error(diff)
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -193,9 +194,15 @@ func (d *Dir) loadNetwork(id network.ID, c *Contents) {
 			continue
 		}
 		eid := network.EndpointID(strings.TrimSuffix(f.Name(), ".json"))
-		r, err := readLast(path)
-		if err == nil && (r.Endpoint == nil || r.Endpoint.ID != eid) {
+		r, cut, err := readLast(path)
+		switch {
+		case err != nil:
+		case r.Endpoint == nil || r.Endpoint.ID != eid:
 			err = errors.New("holds no endpoint of that id")
+		case cut && (r.Endpoint.Phase == network.PhaseCreated || r.Endpoint.Phase == network.PhaseJoining):
+			err = errors.New("is cut off where it should say what became of the endpoint")
+		case cut:
+			err = write(path, r, true) // later records need a line of their own
 		}
 		if err != nil {
 			c.Damaged = append(c.Damaged, network.Damage{Path: path, Network: id, Endpoint: eid, Err: err})
@@ -309,18 +316,31 @@ func read(path string) (record, error) {
 	return parse(text)
 }
 
-// readLast reads a file of several records, of which the last counts.
-func readLast(path string) (record, error) {
+// readLast reads a file of several records, of which the last counts. cut tells
+// that something follows it that is no record: what a power cut leaves of an
+// appended line.
+func readLast(path string) (r record, cut bool, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return record{}, err
+		return record{}, false, err
 	}
-	line, whole := bytes.CutSuffix(text, []byte("\n"))
-	if !whole {
-		return record{}, errors.New("not a record: it is cut off")
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	for i := len(lines) - 1; i >= 0; i-- {
+		if len(lines[i]) == 0 {
+			continue
+		}
+		if bytes.HasSuffix(lines[i], []byte("\n")) {
+			if r, err = parse(lines[i]); err == nil || errors.Is(err, errNewer) {
+				return r, cut, err
+			}
+		}
+		cut = true
 	}
-	return parse(line[bytes.LastIndexByte(line, '\n')+1:])
+	return record{}, true, cmp.Or(err, errors.New("not a record: it is cut off"))
 }
+
+// errNewer tells of a record that a newer build wrote.
+var errNewer = errors.New("was written by a newer build")
 
 func parse(line []byte) (record, error) {
 	var r record
@@ -328,7 +348,7 @@ func parse(line []byte) (record, error) {
 		return r, fmt.Errorf("not a record: %w", err)
 	}
 	if r.Version < 1 || r.Version > version {
-		return r, fmt.Errorf("has version %d, this build reads up to %d", r.Version, version)
+		return r, fmt.Errorf("%w: has version %d, this build reads up to %d", errNewer, r.Version, version)
 	}
 	return r, nil
 }

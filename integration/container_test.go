@@ -14,7 +14,7 @@ import (
 // Docker's own flags for addresses and names mean what they mean elsewhere, in
 // both families, and what `docker inspect` shows is what the container has.
 func TestAddresses(t *testing.T) {
-	everywhere(t, func(t *testing.T, h *host) {
+	oldAndNew(t, func(t *testing.T, h *host) {
 		h.network("plan", "--subnet", "10.30.0.0/24", "--gateway", "10.30.0.254", "--ip-range", "10.30.0.64/29",
 			"--aux-address", "printer=10.30.0.65", "--aux-address", "router=10.30.0.66",
 			"--ipv6", "--subnet", "fd30::/64", "--gateway", "fd30::fe")
@@ -65,13 +65,14 @@ func TestAddresses(t *testing.T) {
 		}
 		h.docker("rm", "-f", "aa", "bb")
 		h.docker("network", "rm", "plan")
+		h.expectClean()
 	})
 }
 
 // A container can be on several networks, come to one and leave it while it
 // runs, and each has its own addresses, names and ports.
 func TestConnect(t *testing.T) {
-	everywhere(t, func(t *testing.T, h *host) {
+	oldAndNew(t, func(t *testing.T, h *host) {
 		h.network("front", "--subnet", "10.33.0.0/24")
 		h.network("back", "-o", "bridge=br-back", "--subnet", "10.34.0.0/24")
 		h.network("third", "-o", "bridge=br-back", "-o", "gateway_mode=none", "--ipv6", "--subnet", "10.35.0.0/24", "--subnet", "fd35::/64")
@@ -130,6 +131,7 @@ func TestConnect(t *testing.T) {
 		h.docker("network", "rm", "front", "third")
 		h.docker("rm", "-f", "web", "db")
 		h.docker("network", "rm", "back")
+		h.expectClean()
 	})
 }
 

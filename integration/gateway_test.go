@@ -60,7 +60,7 @@ func TestGatewayDocker(t *testing.T) {
 // With gateway_mode=external the default route is the network's gateway on the
 // bridge, a router of somebody else, in both families, and nothing else.
 func TestGatewayExternal(t *testing.T) {
-	everywhere(t, func(t *testing.T, h *host) {
+	oldAndNew(t, func(t *testing.T, h *host) {
 		h.network("ext", "-o", "bridge=br-ext", "-o", "vlan=50", "-o", "gateway_mode=external",
 			"--subnet", "10.50.0.0/24", "--gateway", "10.50.0.254", "--ipv6", "--subnet", "fd50::/64", "--gateway", "fd50::fe")
 		router := h.byHand("router", "br-ext", "10.50.0.254/24", "tag=50")
@@ -105,6 +105,7 @@ ip -n far route add default via 2001:db8:113::1`)
 		h.docker("rm", "-f", "aa", "bb", "cc")
 		h.ovs("del-port", "br-ext", "v-router")
 		h.docker("network", "rm", "ext")
+		h.expectClean()
 	})
 }
 
@@ -121,7 +122,7 @@ func (h *host) isolated() (names []string) {
 // published port that nobody would serve is refused, with the reason and leaving
 // nothing.
 func TestNoGateway(t *testing.T) {
-	everywhere(t, func(t *testing.T, h *host) {
+	oldAndNew(t, func(t *testing.T, h *host) {
 		h.world()
 		names := h.isolated()
 		for _, n := range names[:3] {
@@ -162,6 +163,7 @@ func TestNoGateway(t *testing.T) {
 			h.docker("rm", "-f", n+"a", n+"b")
 		}
 		h.docker(append([]string{"network", "rm"}, names...)...)
+		h.expectClean()
 	})
 }
 
@@ -217,7 +219,7 @@ func TestPublishElsewhere(t *testing.T) {
 		serving()
 
 		// What Docker was told last counts, however short ago.
-		for i := range 8 {
+		for i := range 5 {
 			h.docker("create", "--name", "late", "--network", "inner", "-p", fmt.Sprintf("%d:80", 8110+i), "lab")
 			h.docker("network", "connect", "net", "late")
 			h.docker("start", "late")

@@ -340,11 +340,10 @@ if [ -e /tmp/failed ]; then cat /tmp/failed; exit 1; fi`, n, name, name, name))
 	h.expectUsed("net", 27, 27)
 	h.ping("aa1", "bb20")
 	h.ping("cc1", h.address6("aa5", "net"))
-	h.sh("docker rm -f $(docker ps -aq)")
+	// One by one: Docker 20.10 loses count of a network's endpoints when many are
+	// removed at once, and then keeps the network.
+	h.sh("for c in $(docker ps -aq); do docker rm -f $c; done")
 	h.expectUsed("net", 1, 1)
-	h.eventually("the network is removed", func() error {
-		_, err := h.Run(h.ctx(), "docker", "network", "rm", "net")
-		return err
-	})
+	h.docker("network", "rm", "net")
 	h.expectNoPools()
 }

@@ -282,6 +282,7 @@ func TestHostStackStaysOut(t *testing.T) {
 		}
 		h.docker("rm", "-f", "aa", "bb")
 		h.docker("network", "rm", "duo")
+		h.expectClean()
 	})
 }
 

@@ -40,8 +40,8 @@ var buildFrames = sync.OnceValue(func() error {
 	return nil
 })
 
-// oldAndNew runs f on two hosts, one of each form and of each system, where it
-// is the switch that matters and hardly the engine.
+// oldAndNew runs f on two hosts, one of each form and of each system: enough
+// where the one does not depend on the other.
 func oldAndNew(t *testing.T, f func(t *testing.T, h *host)) {
 	t.Parallel()
 	for _, k := range kinds {

@@ -141,7 +141,7 @@ func TestServerHangs(t *testing.T) {
 		t.Errorf("first: %v", err)
 	}
 	err := await(t, "the end of the second", second)
-	if err == nil || !strings.HasPrefix(err.Error(), "cannot reach database Open_vSwitch at "+w.endpoint()) {
+	if err == nil || !strings.HasPrefix(err.Error(), "cannot reach database Open_vSwitch at "+w.endpoint()+": the server does not answer") {
 		t.Errorf("second: %v", err)
 	}
 	if sent := w.sent(); len(sent) != 1 {

@@ -180,26 +180,34 @@ func shuffled(f func(i int) error) error {
 
 func subnet(i, round int) string { return fmt.Sprintf("10.%d.%d.0/24", 50+i, round%250) }
 
-// networks times docker network create and rm. The bridge is made and removed
-// each time, unless an other network keeps it: both are measured.
+// networks times docker network create and rm: on a bridge that other networks
+// keep, and of the first and last network of a bridge, which make and remove it.
 func (b *bench) networks(ctx context.Context) error {
+	keep := []string{"network", "create", "--driver", "ovs-container-network", "--opt", "bridge=br-kept", "keep"}
+	if err := b.docker(ctx, keep...); err != nil {
+		return err
+	}
+	kinds := []struct {
+		name string
+		args []string
+	}{
+		{"bridge", []string{"--driver", "bridge"}},
+		{"kept", []string{"--driver", "ovs-container-network", "--opt", "bridge=br-kept"}},
+		{"first", []string{"--driver", "ovs-container-network", "--opt", "bridge=br-first"}},
+	}
 	for round := range b.rounds {
-		err := shuffled(func(i int) error {
-			d := drivers[i]
-			if d.name == "external" || d.name == "docker" {
-				return nil // differ from none in nothing here
-			}
-			create := append([]string{"network", "create", "--subnet", subnet(i, round)}, d.args...)
-			if err := b.time("network create", d.name, func() error { return b.docker(ctx, append(create, "n")...) }); err != nil {
+		for _, i := range rand.Perm(len(kinds)) {
+			k := kinds[i]
+			create := append([]string{"network", "create", "--subnet", subnet(i, round)}, k.args...)
+			if err := b.time("network create", k.name, func() error { return b.docker(ctx, append(create, "n")...) }); err != nil {
 				return err
 			}
-			return b.time("network rm", d.name, func() error { return b.docker(ctx, "network", "rm", "n") })
-		})
-		if err != nil {
-			return err
+			if err := b.time("network rm", k.name, func() error { return b.docker(ctx, "network", "rm", "n") }); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return b.docker(ctx, "network", "rm", "keep")
 }
 
 // withNetworks makes a network of each driver for as long as f runs.
@@ -349,8 +357,10 @@ func (b *bench) print(w io.Writer) {
 		a, c := b.median(what, ours), b.median(what, "bridge")
 		row(label, fmt.Sprintf("%.0f", a), fmt.Sprintf("%.0f", c), fmt.Sprintf("%.2f", a/c), target, peer)
 	}
-	cmp("network create", "none", "network create", "0.45", "0.48")
-	cmp("network rm", "none", "network rm", "0.12", "0.10")
+	cmp("network create", "kept", "network create", "0.45", "0.48")
+	cmp("network rm", "kept", "network rm", "0.12", "0.10")
+	cmp("network create", "first", "network create with its bridge", "0.45", "-")
+	cmp("network rm", "first", "network rm with its bridge", "0.12", "-")
 	for _, mode := range []string{"none", "external"} {
 		cmp("connect", mode, "connect, "+mode, "1.00", "1.11")
 		cmp("disconnect", mode, "disconnect, "+mode, "0.45", "0.45")

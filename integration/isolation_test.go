@@ -105,17 +105,6 @@ func TestBroadcastDomains(t *testing.T) {
 
 		// A tag takes a frame of a port that may use it into the segment: so
 		// these frames are what they should be.
-		find := func(name string) *capture {
-			for _, s := range segments {
-				for _, m := range s.members {
-					if m.name == name {
-						return m
-					}
-				}
-			}
-			t.Fatalf("no member %s", name)
-			return nil
-		}
 		trunk.send("trunk-to-100", "100")
 		for _, m := range segments[2].members {
 			m.sees("trunk-to-100")
@@ -126,7 +115,7 @@ func TestBroadcastDomains(t *testing.T) {
 		var forbidden []string
 		inject := func(from string, tags ...string) {
 			text := "in-" + from + "-" + strings.ReplaceAll(strings.Join(tags, "-"), ":", "")
-			find(from).send(text, tags...)
+			h.in(from).send(text, tags...)
 			forbidden = append(forbidden, text)
 		}
 		for _, from := range []string{"open1", "red1", "v200a"} {
@@ -281,6 +270,7 @@ func TestHostStackStaysOut(t *testing.T) {
 			}
 		}
 		h.docker("rm", "-f", "aa", "bb")
+		h.ovs("del-port", "br-duo", "v-hand")
 		h.docker("network", "rm", "duo")
 		h.expectClean()
 	})

@@ -9,11 +9,15 @@ import (
 	"time"
 )
 
-// crash kills the driver and has it come back as it does in its form: an engine
-// starts its plugin again, a service is started by its manager.
-func (h *host) crash() {
+// crash kills the driver in the middle of commands and has it come back as it
+// does in its form: an engine starts its plugin again, a service is started by
+// its manager.
+func (h *host) crash(left func() int) {
 	h.t.Helper()
 	h.killDriver()
+	if left() == 0 {
+		h.t.Fatal("all commands had ended before the driver was killed")
+	}
 	if h.form == service {
 		h.startDriver()
 		return
@@ -56,14 +60,14 @@ func TestDriverRestarts(t *testing.T) {
 			w.residents[name] = "web"
 		}
 		start := func(name string) []string { return []string{"run", "-d", "--name", name, "--network", "web", "lab"} }
-		failed := h.atOnce(crowd, start, func() {
+		failed := h.atOnce(crowd, start, func(left func() int) {
 			h.eventually("some of them are there", func() error {
 				if n := h.endpoints(); n < 4+3 {
 					return fmt.Errorf("%d endpoints", n)
 				}
 				return nil
 			})
-			h.crash()
+			h.crash(left)
 		})
 		for _, name := range failed {
 			h.docker("rm", "-f", name)
@@ -76,14 +80,14 @@ func TestDriverRestarts(t *testing.T) {
 		h.within(3*time.Minute, "all is in order", w.inOrder)
 
 		remove := func(name string) []string { return []string{"rm", "-f", name} }
-		failed = h.atOnce(crowd, remove, func() {
+		failed = h.atOnce(crowd, remove, func(left func() int) {
 			h.eventually("some of them are gone", func() error {
 				if n := h.endpoints(); n > 4+8 {
 					return fmt.Errorf("%d endpoints", n)
 				}
 				return nil
 			})
-			h.crash()
+			h.crash(left)
 		})
 		for _, name := range failed {
 			h.docker(remove(name)...)
@@ -110,7 +114,7 @@ func TestRemovedWithoutDriver(t *testing.T) {
 			return []string{"network", "rm", name}
 		}
 		return []string{"rm", "-f", name}
-	}, func() {})
+	}, nil)
 	if out := h.docker("ps", "-aq", "-f", "name=a1", "-f", "name=b1") + h.docker("network", "ls", "-q", "-f", "name=idle"); out != "" {
 		t.Fatalf("docker did not remove %s", out)
 	}

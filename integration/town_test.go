@@ -222,9 +222,10 @@ func (h *host) ports() (map[string]portRow, error) {
 	return rows, nil
 }
 
-// atOnce runs a docker command for each name in parallel and meanwhile
-// something else. It returns the names of those that failed.
-func (h *host) atOnce(names []string, command func(name string) []string, meanwhile func()) (failed []string) {
+// atOnce runs a docker command for each name in parallel and meanwhile, unless
+// it is nil, something else that can ask how many of them have not ended. It
+// returns the names of those that failed.
+func (h *host) atOnce(names []string, command func(name string) []string, meanwhile func(left func() int)) (failed []string) {
 	h.t.Helper()
 	type result struct {
 		name string
@@ -237,9 +238,8 @@ func (h *host) atOnce(names []string, command func(name string) []string, meanwh
 			results <- result{name, err}
 		}()
 	}
-	meanwhile()
-	if len(results) == len(names) {
-		h.t.Fatal("the commands had ended before anything happened to them")
+	if meanwhile != nil {
+		meanwhile(func() int { return len(names) - len(results) })
 	}
 	for range names {
 		if r := <-results; r.err != nil {

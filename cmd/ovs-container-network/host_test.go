@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -148,63 +145,6 @@ func TestDockerVersion(t *testing.T) {
 	} {
 		if got := dockerVersion(t.Context(), socket); got != want {
 			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-// A port is served where a TCP socket listens on it or a UDP socket waits on it,
-// for IPv4 or IPv6; connections to others are not that.
-func TestPortServed(t *testing.T) {
-	for _, c := range []struct {
-		network string
-		proto   uint8
-	}{{"tcp4", 6}, {"tcp6", 6}, {"udp4", 17}, {"udp6", 17}} {
-		var addr string
-		var closer io.Closer
-		if strings.HasPrefix(c.network, "tcp") {
-			l, err := net.Listen(c.network, "localhost:0")
-			if err != nil {
-				t.Logf("%s: %v", c.network, err)
-				continue
-			}
-			addr, closer = l.Addr().String(), l
-		} else {
-			l, err := net.ListenPacket(c.network, "localhost:0")
-			if err != nil {
-				t.Logf("%s: %v", c.network, err)
-				continue
-			}
-			addr, closer = l.LocalAddr().String(), l
-		}
-		_, text, err := net.SplitHostPort(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var port uint16
-		if _, err := fmt.Sscan(text, &port); err != nil {
-			t.Fatal(err)
-		}
-		if !portServed(c.proto, port) {
-			t.Errorf("%s port %d does not count as served", c.network, port)
-		}
-		if portServed(132, port) {
-			t.Error("a protocol that cannot be looked up counts as served")
-		}
-		closer.Close()
-		if portServed(c.proto, port) {
-			t.Errorf("%s port %d counts as served after it was closed", c.network, port)
-		}
-	}
-	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1
-   1: 0100007F:1F91 0200007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 2 1
-   2: 0100007F:C350 0200007F:1F92 01 00000000:00000000 00:00000000 00000000     0        0 3 1
-   3: 00000000:0050 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4 1
-   4: 00000000:0051
-`
-	for port, want := range map[uint16]bool{8080: true, 8081: false, 8082: false, 50000: false, 80: true, 81: false, 0x1f9: false} {
-		if got := bound(bufio.NewScanner(strings.NewReader(table)), port); got != want {
-			t.Errorf("port %d: %v", port, got)
 		}
 	}
 }

@@ -121,7 +121,6 @@ func serve(ctx context.Context, h host, s settings) error {
 			names, err := links.LinksIn(h.sandbox(sandbox))
 			return len(names) > 0, err
 		},
-		Served: func(p dockerapi.PublishedPort) bool { return portServed(p.Proto, p.HostPort) },
 	}
 
 	forDocker, err := dockerListeners(h, s.socket)

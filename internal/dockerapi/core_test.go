@@ -139,7 +139,6 @@ func newAPI() *api {
 		Networks: a.core, IPAM: a.core,
 		Log:        slog.New(slog.NewTextHandler(&locked{w: a.log}, nil)),
 		OtherLinks: func(string) (bool, error) { return false, nil },
-		Served:     func(PublishedPort) bool { return false },
 	}
 	a.handler = a.Handler()
 	return a

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -237,11 +236,10 @@ func (s *Server) createEndpoint(ctx context.Context, r createEndpointRequest) (c
 			return resp, fmt.Errorf("option %s: its value is no text", k)
 		}
 	}
-	ports, err := published(r.Options)
-	if err != nil {
+	var err error
+	if req.Published, err = published(r.Options); err != nil {
 		return resp, err
 	}
-	req.Published = len(ports)
 	ep, err := s.Networks.CreateEndpoint(ctx, req)
 	if err != nil {
 		return resp, err
@@ -254,31 +252,15 @@ func (s *Server) createEndpoint(ctx context.Context, r createEndpointRequest) (c
 	return resp, nil
 }
 
-// PublishedPort is one port that -p asks for.
-type PublishedPort struct {
-	Proto    uint8  // IANA protocol number: 6 TCP, 17 UDP, 132 SCTP
-	HostPort uint16 // 0: the engine chooses
-}
-
-func published(opts map[string]json.RawMessage) (ports []PublishedPort, err error) {
+// published counts the ports that -p asks for.
+func published(opts map[string]json.RawMessage) (int, error) {
+	var ports []json.RawMessage
 	if raw := opts[keyPortMap]; raw != nil {
 		if err := json.Unmarshal(raw, &ports); err != nil {
-			return nil, fmt.Errorf("%s: %w", keyPortMap, err)
+			return 0, fmt.Errorf("%s: %w", keyPortMap, err)
 		}
 	}
-	return ports, nil
-}
-
-// alone tells whether the container whose ports these are has no other network
-// yet, as far as can be seen: no other interface in its sandbox, which engines
-// up to 27 fill only later, and none of its ports served on the host.
-func (s *Server) alone(sandbox string, ports []PublishedPort) bool {
-	if others, err := s.OtherLinks(sandbox); err == nil && others {
-		return false
-	}
-	return !slices.ContainsFunc(ports, func(p PublishedPort) bool {
-		return p.HostPort != 0 && s.Served(p)
-	})
+	return len(ports), nil
 }
 
 func (s *Server) join(ctx context.Context, r joinRequest) (joinResponse, error) {
@@ -292,8 +274,12 @@ func (s *Server) join(ctx context.Context, r joinRequest) (joinResponse, error) 
 	}
 	req := network.JoinRequest{
 		Network: network.ID(r.NetworkID), ID: network.EndpointID(r.EndpointID),
-		Sandbox: r.SandboxKey, Published: len(ports),
-		Alone: len(ports) > 0 && s.alone(r.SandboxKey, ports),
+		Sandbox: r.SandboxKey, Published: ports,
+	}
+	if ports > 0 {
+		// Engines up to 27 make the sandbox of a starting container later.
+		others, err := s.OtherLinks(r.SandboxKey)
+		req.Alone = err != nil || !others
 	}
 	j, err := s.Networks.Join(ctx, req)
 	if err != nil {

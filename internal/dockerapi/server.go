@@ -46,8 +46,6 @@ type Server struct {
 	// OtherLinks tells whether the sandbox at a path has an interface besides
 	// the loopback. An error means that it cannot be seen.
 	OtherLinks func(sandbox string) (bool, error)
-	// Served tells whether something on the host listens on a port.
-	Served func(PublishedPort) bool
 }
 
 // Handler returns the handler for both protocols.

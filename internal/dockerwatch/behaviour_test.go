@@ -192,7 +192,7 @@ func (s *recorder) Annotate(id network.ID, name string, eps map[network.Endpoint
 	return s.err
 }
 
-func (s *recorder) Waiting([]network.Waiting) {}
+func (s *recorder) Waiting(time.Time, []network.Waiting) {}
 
 func (s *recorder) Known(ids map[network.ID]bool) {
 	s.mu.Lock()

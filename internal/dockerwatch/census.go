@@ -17,8 +17,12 @@ type census struct {
 	step int
 }
 
-// censusPauses are the times between the listings after a container was created.
-var censusPauses = []time.Duration{10 * time.Millisecond, 50 * time.Millisecond, 150 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second}
+// censusPauses are the times between the listings after a container was created:
+// dense while it is likely to start, so that a start finds a list of its own time.
+var censusPauses = []time.Duration{
+	10 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 150 * time.Millisecond, 150 * time.Millisecond,
+	200 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
+}
 
 // soon starts the series of listings again.
 func (c *census) soon() {
@@ -28,6 +32,9 @@ func (c *census) soon() {
 	}
 	c.step = 0
 }
+
+// once plans a single listing.
+func (c *census) once() { *c = census{at: time.Now(), step: len(censusPauses) - 1} }
 
 func (c *census) next() (at time.Time, ok bool) { return c.at, !c.at.IsZero() }
 
@@ -48,63 +55,73 @@ func (w *watcher) count(ctx context.Context) {
 	if at, ok := w.census.next(); !ok || at.After(time.Now()) {
 		return
 	}
-	start := time.Now()
-	waiting, err := w.engine.waiting(ctx, w.nets)
-	w.census.done(time.Since(start))
+	asked := time.Now()
+	waiting, err := w.waiting(ctx)
+	w.census.done(time.Since(asked))
 	if err != nil {
 		w.Log.Debug("cannot list containers", "err", err)
 		return
 	}
-	w.Sink.Waiting(waiting)
+	w.Sink.Waiting(asked, waiting)
 }
 
-// waiting lists the containers that do not run and are on one of the networks.
-// The engine answers from a snapshot, also while it starts containers.
-func (e *engine) waiting(ctx context.Context, nets map[network.ID]string) ([]network.Waiting, error) {
-	ids := make(map[string]network.ID, len(nets))
-	names := make([]string, 0, len(nets))
-	for id, name := range nets {
-		if name != "" {
-			ids[name] = id
-			names = append(names, name)
+// waiting lists the containers that do not run and are on networks of ours. The
+// engine answers from a snapshot, also while it starts containers.
+func (w *watcher) waiting(ctx context.Context) ([]network.Waiting, error) {
+	all := []network.Waiting{}
+	nets, err := w.engine.networks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byName := make(map[string]network.ID, len(nets))
+	var ours []string
+	for id, n := range nets {
+		byName[n.Name] = id
+		if w.Ours(id) {
+			ours = append(ours, n.Name)
 		}
 	}
-	all := []network.Waiting{}
-	if len(names) == 0 {
+	if len(ours) == 0 {
 		return all, nil
 	}
+	list, err := w.engine.stopped(ctx, ours)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		entry := network.Waiting{Container: c.ID}
+		for name := range c.NetworkSettings.Networks {
+			switch id, known := byName[name]; {
+			case !known:
+				entry.Elsewhere = true // made or removed at this moment: nobody can say
+			case w.Ours(id):
+				entry.Networks = append(entry.Networks, id)
+			default:
+				entry.Elsewhere = entry.Elsewhere || nets[id].publishes()
+			}
+		}
+		all = append(all, entry)
+	}
+	return all, nil
+}
+
+// container is what the listing says of one.
+type container struct {
+	ID              string
+	NetworkSettings struct {
+		Networks map[string]json.RawMessage // by name, also when it never ran
+	}
+}
+
+// stopped lists the containers that do not run and are on one of the networks.
+func (e *engine) stopped(ctx context.Context, networks []string) (list []container, err error) {
 	filter, err := json.Marshal(map[string][]string{
-		"network": names, "status": {"created", "exited", "restarting", "dead"},
+		"network": networks, "status": {"created", "exited", "restarting", "dead"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	var list []struct {
-		ID              string
-		NetworkSettings struct {
-			Networks map[string]struct{ NetworkID string }
-		}
-	}
 	path := "/containers/json?all=1&filters=" + url.QueryEscape(string(filter))
-	if err := e.read(ctx, path, func(d *json.Decoder) error { return d.Decode(&list) }); err != nil {
-		return nil, err
-	}
-	for _, c := range list {
-		w := network.Waiting{Container: c.ID}
-		for name, n := range c.NetworkSettings.Networks {
-			// A container that never ran names its networks as its user did.
-			id, ok := ids[name]
-			if !ok {
-				id = network.ID(n.NetworkID)
-				_, ok = nets[id]
-			}
-			if ok {
-				w.Networks = append(w.Networks, id)
-			} else {
-				w.Elsewhere = true
-			}
-		}
-		all = append(all, w)
-	}
-	return all, nil
+	err = e.read(ctx, path, func(d *json.Decoder) error { return d.Decode(&list) })
+	return list, err
 }

@@ -126,11 +126,20 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// networks returns the names of all networks by id. It is complete or an error:
+// listed is what the listing says of a network.
+type listed struct {
+	ID, Name, Driver string
+	Internal         bool
+}
+
+// publishes tells whether the network of another driver may publish ports.
+func (l listed) publishes() bool { return !l.Internal && l.Driver != "null" && l.Driver != "host" }
+
+// networks returns all networks by id. It is complete or an error:
 // what ends early, or has no network at all, is not believed, as every engine
 // has its "host" and "none".
-func (e *engine) networks(ctx context.Context) (map[network.ID]string, error) {
-	all := map[network.ID]string{}
+func (e *engine) networks(ctx context.Context) (map[network.ID]listed, error) {
+	all := map[network.ID]listed{}
 	err := e.read(ctx, "/networks", func(d *json.Decoder) error {
 		// One by one: an old engine lists all containers of each network here.
 		if t, err := d.Token(); err != nil {
@@ -139,14 +148,14 @@ func (e *engine) networks(ctx context.Context) (map[network.ID]string, error) {
 			return fmt.Errorf("a list of networks begins with %v", t)
 		}
 		for d.More() {
-			var n struct{ ID, Name string }
+			var n listed
 			if err := d.Decode(&n); err != nil {
 				return err
 			}
 			if n.ID == "" {
 				return errors.New("a network has no id")
 			}
-			all[network.ID(n.ID)] = n.Name
+			all[network.ID(n.ID)] = n
 		}
 		_, err := d.Token()
 		return err

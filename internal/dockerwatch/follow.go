@@ -36,6 +36,7 @@ func (w *watcher) follow(ctx context.Context, in *inbox, ready func()) error {
 		return err
 	}
 	ready()
+	w.census.once()
 
 	relist := time.NewTicker(ListEvery)
 	defer relist.Stop()
@@ -70,15 +71,14 @@ func (w *watcher) list(ctx context.Context) error {
 		return err
 	}
 	known := make(map[network.ID]bool, len(all))
-	w.nets = map[network.ID]string{}
-	w.census.soon()
-	for id, name := range all {
+	w.nets = map[network.ID]bool{}
+	for id, n := range all {
 		known[id] = true
 		if w.Ours(id) {
-			w.nets[id] = name
+			w.nets[id] = true
 			// A swarm network can be listed here and be inspected elsewhere only:
 			// then this is all there is to learn.
-			w.annotate(id, name, nil)
+			w.annotate(id, n.Name, nil)
 			w.due[id] = visit{at: time.Now()}
 		}
 	}
@@ -99,9 +99,7 @@ func (w *watcher) take(in *inbox) {
 	}
 	for id := range ids {
 		if w.Ours(id) {
-			if _, known := w.nets[id]; !known {
-				w.nets[id] = ""
-			}
+			w.nets[id] = true
 			w.plan(id)
 		}
 	}
@@ -171,10 +169,6 @@ func (w *watcher) inspect(ctx context.Context, id network.ID, last bool) error {
 	eps, joining := n.endpoints()
 	if joining && !last {
 		w.due[id] = visit{at: time.Now().Add(unfinished), last: true}
-	}
-	if w.nets[id] != n.Name {
-		w.nets[id] = n.Name
-		w.census.soon()
 	}
 	w.annotate(id, n.Name, eps)
 	return nil

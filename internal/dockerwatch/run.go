@@ -39,9 +39,10 @@ type Sink interface {
 	Known(ids map[network.ID]bool)
 
 	// Waiting tells all containers on networks of ours that do not run, and so
-	// may start next. It is called when that may have changed, and with nil when
-	// Docker is no longer followed: then nothing is known.
-	Waiting(containers []network.Waiting)
+	// may start next, as Docker answered when asked at that time. It is called
+	// when that may have changed, and with nil when Docker is no longer followed:
+	// then nothing is known.
+	Waiting(asked time.Time, containers []network.Waiting)
 }
 
 // Config says whom to follow and whom to tell.
@@ -69,7 +70,7 @@ type watcher struct {
 	engine *engine
 	told   string // the state last logged
 
-	nets   map[network.ID]string // ours as Docker knows them, with their names: whom a renamed container may concern
+	nets   map[network.ID]bool // ours as Docker knows them: whom a renamed container may concern
 	census census
 	due    map[network.ID]visit // networks to inspect
 	pace   time.Duration        // pause from an event to the visit
@@ -135,7 +136,7 @@ func (w *watcher) session(ctx context.Context) error {
 		w.tell("connected", "following Docker's events", "api", version)
 	})
 	cancel() // ends the reader
-	w.Sink.Waiting(nil)
+	w.Sink.Waiting(time.Time{}, nil)
 	// Whichever of the two ended first knows the reason.
 	if broken := g.Wait(); errors.Is(err, context.Canceled) {
 		return broken

@@ -139,10 +139,8 @@ type JoinRequest struct {
 	Network   ID
 	ID        EndpointID
 	Sandbox   string
-	Published int // ports that -p asks the container, not this endpoint, to publish
-	// Alone tells that the container has no other interface as far as can be
-	// seen, so that nobody else can publish its ports.
-	Alone bool
+	Published int  // ports that -p asks the container, not this endpoint, to publish
+	Alone     bool // no other interface is seen in the sandbox
 }
 
 // Joined is what dockerd has to do with the link.
@@ -192,15 +190,9 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinRequest) error {
 	// An internal network hides -p from CreateEndpoint, so it is looked at here,
 	// where dockerd names the ports of the whole container.
-	if n := e.value(); req.Published > 0 {
-		gateway := m.publishes(req.Sandbox, ep.ID)
-		switch {
-		case n.routes() && gateway:
-			return ignoredPorts(n)
-		case n.Config.Internal && req.Alone && !gateway:
-			if err := m.refusePublish(ctx, n); err != nil {
-				return err
-			}
+	if n := e.value(); n.Config.Internal && req.Published > 0 && req.Alone {
+		if err := m.refusePublish(ctx, n); err != nil {
+			return err
 		}
 	}
 	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {

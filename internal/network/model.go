@@ -209,7 +209,7 @@ func compare[T ~string](a, b T) int {
 type Waiting struct {
 	Container string
 	Networks  []ID // of ours
-	Elsewhere bool // it is on a network of another driver too
+	Elsewhere bool // it is also on a network of another driver that may publish ports
 }
 
 // Fabric makes networks real. Every method may be called again with the same

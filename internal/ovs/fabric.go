@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,9 +126,48 @@ func (f *Fabric) Ready(ctx context.Context) error {
 	if gone := f.gone.Swap(0); gone != 0 && !f.silent.Load() {
 		// The device of a bridge that was just removed must not be taken for
 		// somebody else's.
-		return f.taken(ctx, int(gone), nil)
+		if err := f.taken(ctx, int(gone), nil); err != nil {
+			return err
+		}
+		return f.devicesGone(ctx)
 	}
 	return nil
+}
+
+// devicesGone waits until the devices of removed bridges are gone: ovs-vswitchd
+// removes them a moment after it has taken the change. What stays is the
+// reaper's.
+func (f *Fabric) devicesGone(ctx context.Context) error {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		f.mu.Lock()
+		names := slices.Collect(maps.Keys(f.bridges))
+		f.mu.Unlock()
+		v, err := f.db.View()
+		if err != nil {
+			return err
+		}
+		left := false
+		for _, name := range names {
+			if findBridge(v, name) != nil {
+				continue // made again
+			}
+			_, there, err := f.links.Get(name)
+			if err != nil {
+				return err
+			}
+			left = left || there
+		}
+		if !left {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // synced has everything looked at anew.

@@ -358,3 +358,39 @@ func TestComposeTwoNetworks(t *testing.T) {
 		p.docker("network", "rm", "plant")
 	})
 }
+
+// A service that publishes a port and has a network beside that cannot, whatever
+// the two are and are called, comes up and is reached from the host, first and
+// after each restart. One that nobody can publish is refused and says why.
+func TestComposePublished(t *testing.T) {
+	composed(t, composeEngines, func(t *testing.T, p *project) {
+		p.docker("run", "-d", "--name", "outside", "--network", "host", "lab")
+		p.of("front-back.yml").up()
+		p.page("outside", "http://127.0.0.1:8080/", "hello")
+		if got := p.compose("port", "web", "80"); got != "0.0.0.0:8080" {
+			t.Errorf("the port of web shows as %q", got)
+		}
+		p.ping("shop-web-1", "db")
+		if got := p.exec("shop-db-1", "ip", "route", "show", "default"); got != "" {
+			t.Errorf("the database has a way out: %s", got)
+		}
+		p.down()
+
+		p.of("published.yml").up()
+		for range 4 {
+			for i := range 9 {
+				p.page("outside", fmt.Sprintf("http://127.0.0.1:%d/", 8001+i), fmt.Sprint("s", i+1))
+			}
+			p.compose("kill")
+			p.up()
+		}
+		for service, word := range map[string]string{
+			"only-internal": "--internal", "only-none": "gateway_mode=none", "only-external": "gateway_mode=external",
+			"internal-none": "", "ours-external": "gateway_mode=external",
+		} {
+			p.composeFails([]string{"published ports (-p) would be ignored", word}, "--profile", "refused", "up", "-d", service)
+		}
+		p.compose("--profile", "refused", "down", "--timeout", "0")
+		p.docker("rm", "-f", "outside")
+	})
+}

@@ -384,7 +384,7 @@ func TestOpenVSwitchAway(t *testing.T) {
 		h.allFail([]string{"cannot reach database Open_vSwitch", "openvswitch/db.sock"},
 			"network create --driver ovs-container-network bad",
 			"network create --driver ovs-container-network "+ours+" bad2",
-			"run --rm --network net lab", "network connect net bb")
+			"run --detach --rm --network net lab", "network connect net bb")
 		h.docker("rm", "-f", "cc")
 		h.docker("network", "rm", "gone")
 		h.must(h.StartOVS(h.ctx()))
@@ -406,7 +406,7 @@ func TestOpenVSwitchAway(t *testing.T) {
 		h.container("cc", "gone")
 		h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
 		notTaken := []string{"ovs-vswitchd", "is it running?"}
-		h.allFail(notTaken, "run --rm --network net lab", "network connect net bb",
+		h.allFail(notTaken, "run --detach --rm --network net lab", "network connect net bb",
 			"network create --driver ovs-container-network --opt bridge=br-bad bad")
 		h.docker("rm", "-f", "cc")
 		h.docker("network", "rm", "gone")
@@ -417,7 +417,7 @@ func TestOpenVSwitchAway(t *testing.T) {
 		h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
 		h.must(h.KillOVSDB(h.ctx()))
 		h.must(h.StartOVSDB(h.ctx()))
-		h.allFail(notTaken, "run --rm --network net lab", "network connect net bb")
+		h.allFail(notTaken, "run --detach --rm --network net lab", "network connect net bb")
 		h.must(h.StartVswitchd(h.ctx()))
 		w.unchanged("nothing is left of what failed between the starts of the two")
 		works()

@@ -183,7 +183,7 @@ func explicitPools(h *host) {
 		}
 	}
 	for _, taken := range []string{"10.30.0.5", "10.30.0.7", "10.30.0.254", "10.30.0.255"} {
-		h.refused([]string{taken, "10.30.0.0/24"}, "run", "--rm", "--network", "net", "--ip", taken, "lab")
+		h.refused([]string{taken, "10.30.0.0/24"}, "run", "--detach", "--rm", "--network", "net", "--ip", taken, "lab")
 	}
 	used := h.pools("net")
 	h.docker("stop", "aa")
@@ -267,7 +267,7 @@ func exhaustedPool(h *host) {
 	h.container("aa", "net")
 	h.container("bb", "net")
 	full := []string{"no free address", "10.50.0.0/24", "10.50.0.8/31", "2 of 2"}
-	h.refused(full, "run", "--rm", "--network", "net", "lab")
+	h.refused(full, "run", "--detach", "--rm", "--network", "net", "lab")
 	h.docker("stop", "aa")
 	h.container("cc", "net")
 	h.ping("bb", "cc")

@@ -211,6 +211,8 @@ func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error)
 
 func (p pools) Unclaim(id network.ID) error { return p.registry.Unclaim(string(id)) }
 
+func (p pools) Forget(id network.ID) error { return p.registry.Forget(string(id)) }
+
 func (p pools) Entered(id network.ID) { p.registry.Entered(string(id)) }
 
 func (p pools) Abandon(id network.ID, addrs []netip.Addr) error {

@@ -194,10 +194,11 @@ func (s *recorder) Annotate(id network.ID, name string, eps map[network.Endpoint
 
 func (s *recorder) Waiting(time.Time, []network.Waiting) {}
 
-func (s *recorder) Known(ids map[network.ID]bool) {
+func (s *recorder) Known(_ context.Context, _ string, ids map[network.ID]bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lists = append(s.lists, ids)
+	return false
 }
 
 func (s *recorder) listings() int {

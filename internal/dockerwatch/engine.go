@@ -111,6 +111,15 @@ func (e *engine) ping(ctx context.Context) (version string, err error) {
 	return e.version, nil
 }
 
+// name returns what tells this engine, with its data directory, from others.
+func (e *engine) name(ctx context.Context) (string, error) {
+	var info struct{ ID, DockerRootDir string }
+	if err := e.read(ctx, "/info", func(d *json.Decoder) error { return d.Decode(&info) }); err != nil {
+		return "", fmt.Errorf("ask Docker who it is: %w", err)
+	}
+	return info.ID + " " + info.DockerRootDir, nil
+}
+
 // events opens the stream. The engine answers a moment before it listens to
 // its own events; asking for those since now closes that gap.
 func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {

@@ -73,6 +73,9 @@ func (f *fakeEngine) serve(l net.Listener) (stop func()) {
 	}))
 	mux.HandleFunc("GET /{version}/events", f.handle("events", f.events))
 	mux.HandleFunc("GET /{version}/networks", f.handle("list", f.list))
+	mux.HandleFunc("GET /{version}/info", f.handle("info", func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte(`{"ID":"fake","DockerRootDir":"/var/lib/docker"}`))
+	}))
 	mux.HandleFunc("GET /{version}/containers/json", f.handle("containers", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte("[]"))
 	}))

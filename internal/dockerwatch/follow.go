@@ -32,14 +32,14 @@ type visit struct {
 // until ctx ends or a listing fails. It never returns nil.
 func (w *watcher) follow(ctx context.Context, in *inbox, ready func()) error {
 	w.due, w.pace = map[network.ID]visit{}, debounce
+	w.relist = time.NewTimer(ListEvery)
+	defer w.relist.Stop()
 	if err := w.list(ctx); err != nil {
 		return err
 	}
 	ready()
 	w.census.once()
 
-	relist := time.NewTicker(ListEvery)
-	defer relist.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -56,7 +56,7 @@ func (w *watcher) follow(ctx context.Context, in *inbox, ready func()) error {
 		case <-next.C:
 			w.count(ctx)
 			w.visit(ctx)
-		case <-relist.C:
+		case <-w.relist.C:
 			if err := w.list(ctx); err != nil {
 				return err
 			}
@@ -82,7 +82,11 @@ func (w *watcher) list(ctx context.Context) error {
 			w.due[id] = visit{at: time.Now()}
 		}
 	}
-	w.Sink.Known(known)
+	next := ListEvery
+	if w.Sink.Known(ctx, w.name, known) {
+		next = listSoon
+	}
+	w.relist.Reset(next)
 	return nil
 }
 

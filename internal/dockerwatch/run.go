@@ -15,6 +15,9 @@ import (
 // It finds what an event failed to tell, and a stream that died in silence.
 const ListEvery = 5 * time.Minute
 
+// listSoon is how soon everything is listed again when the sink asks for it.
+const listSoon = 20 * time.Second
+
 const (
 	absentEvery = 5 * time.Second  // how often an absent socket is looked for
 	minBackoff  = time.Second      // pause after the first failure
@@ -31,12 +34,13 @@ type Sink interface {
 
 	// Known tells all networks that Docker knows, of any driver. It is called
 	// after a complete listing only, at each (re)connect and then every
-	// ListEvery.
+	// ListEvery, or soon if it asks for that by returning true. engine names the
+	// engine and its data directory.
 	//
 	// An id that is missing is no proof yet. Docker lists a network only after
 	// its driver has created it, and a swarm manager that cannot reach its
 	// cluster leaves out swarm networks without a word.
-	Known(ids map[network.ID]bool)
+	Known(ctx context.Context, engine string, ids map[network.ID]bool) (again bool)
 
 	// Waiting tells all containers on networks of ours that do not run, and so
 	// may start next, as Docker answered when asked at that time. It is called
@@ -70,6 +74,8 @@ type watcher struct {
 	engine *engine
 	told   string // the state last logged
 
+	name   string // of the engine
+	relist *time.Timer
 	nets   map[network.ID]bool // ours as Docker knows them: whom a renamed container may concern
 	census census
 	due    map[network.ID]visit // networks to inspect
@@ -121,6 +127,9 @@ func (w *watcher) session(ctx context.Context) error {
 
 	version, err := w.engine.ping(ctx)
 	if err != nil {
+		return err
+	}
+	if w.name, err = w.engine.name(ctx); err != nil {
 		return err
 	}
 	stream, err := w.engine.events(ctx)

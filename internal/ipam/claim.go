@@ -93,3 +93,15 @@ func (r *Registry) Unclaim(network string) error {
 	}
 	return errors.Join(faults...)
 }
+
+// Forget releases the pools of a network with all their addresses: Docker
+// removed it and will not release them. Unknown is a success.
+func (r *Registry) Forget(network string) error {
+	var errs []error
+	for _, p := range r.snapshot() {
+		if p.Network == network {
+			errs = append(errs, r.ReleasePool(p.ID))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -126,40 +126,89 @@ func TestEntered(t *testing.T) {
 	})
 }
 
-// A network that Docker does not list is reported, not removed: Docker may run on
-// another data directory. Younger ones and those of a swarm cannot be told.
-func TestForgottenNetwork(t *testing.T) {
+// A network that Docker removed while the driver was away is removed, when two
+// lists of the engine that had it lack it; and none is on weaker evidence.
+func TestForgottenNetworks(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		swarm := CreateRequest{ID: "x1p2r3sjkq8dj2v0c8k0l4a7b", Subnets: subnets("10.2.0.0/24")}
-		r.must(nil, r.CreateNetwork(t.Context(), swarm))
-		r.create("n", "10.0.0.0/24")
-		r.create("m", "10.1.0.0/24")
-		reported := func(want ...string) {
+		const swarm = ID("abcdefghijklmnopqrstuvwxy")
+		if err := r.CreateNetwork(t.Context(), CreateRequest{ID: swarm, Subnets: subnets("10.9.0.0/24")}); err != nil {
+			t.Fatal(err)
+		}
+		r.create("gone", "10.0.0.0/24")
+		r.create("kept", "10.1.0.0/24")
+		r.create("used", "10.2.0.0/24")
+		r.join("used", "a", "10.2.0.2/24")
+		all := map[ID]bool{swarm: true, nid("gone"): true, nid("kept"): true, nid("used"): true}
+		some := map[ID]bool{nid("kept"): true}
+		know := func(engine string, ids map[ID]bool, again bool, networks int) {
 			t.Helper()
-			var got []string
-			for _, report := range r.Reports() {
-				if len(report.Problems)+len(report.Notes) > 0 {
-					got = append(got, string(report.ID))
-				}
+			if got := r.Known(t.Context(), engine, ids); got != again {
+				t.Errorf("another list is wanted: %v", got)
 			}
-			slices.Sort(got)
-			if !slices.Equal(got, want) {
-				t.Errorf("reported %v, want %v", got, want)
+			r.settle()
+			if n := len(r.Networks()); n != networks {
+				t.Errorf("%d networks, want %d", n, networks)
 			}
 		}
-		reported()
-		r.Known(map[ID]bool{nid("m"): true})
-		reported()
-		time.Sleep(time.Hour)
-		reported(string(nid("n")))
+		time.Sleep(time.Minute)
+		know("one", all, false, 4)
+		know("one", some, true, 4) // the first list without
+		know("one", some, true, 4) // too soon
+		time.Sleep(time.Minute)
+		know("other", some, false, 4) // of an engine that never had it
+		know("one", some, true, 4)    // begins anew
+		know("one", all, false, 4)    // it was there after all
+		time.Sleep(time.Minute)
+		know("one", some, true, 4)
 		r.create("young", "10.3.0.0/24")
-		reported(string(nid("n")))
-		r.Known(map[ID]bool{nid("n"): true, nid("m"): true, nid("young"): true})
-		reported()
+		time.Sleep(5 * time.Second)
+		know("one", some, true, 5)
+		time.Sleep(20 * time.Second)
+		know("one", some, true, 4)
+		if _, there := r.find("gone"); there {
+			t.Error("the network is still there")
+		}
+		r.check()
+	})
+}
+
+// A network that Docker removed while the driver was away takes its pools with it:
+// Docker will not release them.
+func TestForgottenPools(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("gone", "10.0.0.0/24")
+		r.create("kept", "10.1.0.0/24")
+		r.Known(t.Context(), "one", map[ID]bool{nid("gone"): true, nid("kept"): true})
+		for range 2 {
+			time.Sleep(time.Minute)
+			r.Known(t.Context(), "one", map[ID]bool{nid("kept"): true})
+		}
+		if want := []ID{nid("gone")}; !slices.Equal(r.pools.forgotten, want) {
+			t.Errorf("the pools of %v were released, want %v", r.pools.forgotten, want)
+		}
 		r.settle()
 		r.check()
-		if len(r.Networks()) != 4 {
-			t.Errorf("%d networks, want 4", len(r.Networks()))
+	})
+}
+
+// A network that is removed while a list is worked through does no harm.
+func TestKnownMeetsDelete(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("first", "10.0.0.0/24")
+		r.settle()
+		r.create("second", "10.1.0.0/24")
+		r.store.hook(func(op, id string) error {
+			if op == "PutNetwork" && id == string(nid("first")) && r.Has(nid("second")) {
+				return r.DeleteNetwork(t.Context(), nid("second"))
+			}
+			return nil
+		})
+		r.Known(t.Context(), "one", map[ID]bool{nid("first"): true, nid("second"): true})
+		r.store.mend()
+		r.settle()
+		r.check()
+		if r.Has(nid("second")) {
+			t.Error("the removed network is back")
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package network
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -38,16 +40,73 @@ func (m *Manager) Annotate(id ID, name string, eps map[EndpointID]Container) err
 	return nil
 }
 
-// Known takes a complete list of the networks that Docker has. One of ours that
-// is missing is only reported: Docker may run on another data directory today.
-func (m *Manager) Known(ids map[ID]bool) { m.docker.Store(&ids) }
+// Docker does not tell a driver that is away of a network that it removes. So
+// lists of what it has are compared, with care: a network goes when it is missing
+// from two complete lists, some time apart, of the same engine on the same data
+// directory that had it before, and no container uses it.
 
-// forgotten tells whether Docker does not have the network any more. Networks
-// that are younger than the list cannot be told, nor can those of a swarm, which
-// Docker leaves out when it does not reach its managers.
-func (m *Manager) forgotten(n Network) bool {
-	listed := m.docker.Load()
-	return listed != nil && !(*listed)[n.ID] && len(n.ID) == 64 && m.now().Sub(n.Created) > safetyNet+time.Minute
+// forgetAfter is the time between the first and the last list without a network.
+const forgetAfter = 15 * time.Second
+
+// Known takes a complete list of the networks that an engine has, and tells
+// whether another one is wanted soon. engine names the engine with its data
+// directory.
+func (m *Manager) Known(ctx context.Context, engine string, ids map[ID]bool) (again bool) {
+	for _, n := range m.Networks() {
+		if n.Phase != PhaseActive {
+			continue
+		}
+		if ids[n.ID] {
+			m.sighted(n, engine)
+			continue
+		}
+		first, suspect := m.missed(n, engine)
+		switch {
+		case !suspect:
+		case m.now().Sub(first) < forgetAfter:
+			again = true
+		default:
+			m.log.InfoContext(ctx, "removing a network that Docker removed while the driver was away", "nid", n.ID)
+			if err := errors.Join(m.pools.Forget(n.ID), m.DeleteNetwork(ctx, n.ID)); err != nil {
+				m.log.WarnContext(ctx, "cannot remove it", "nid", n.ID, "err", err)
+			}
+		}
+	}
+	return again
+}
+
+// sighted notes that an engine has the network.
+func (m *Manager) sighted(n Network, engine string) {
+	m.mu.Lock()
+	delete(m.missing, n.ID)
+	m.mu.Unlock()
+	if n.Engine == engine {
+		return
+	}
+	if err := m.changeNetwork(m.entry(n.ID), false, func(n *Network) { n.Engine = engine }); err != nil {
+		m.log.Warn("cannot record where a network belongs", "nid", n.ID, "err", err)
+	}
+}
+
+// missed notes that an engine does not have the network, and since when. It is
+// no suspect if the engine never had it, if it is younger than the list may be,
+// if it is a swarm's (Docker leaves those out when it does not reach its
+// managers), or if a container uses it.
+func (m *Manager) missed(n Network, engine string) (first time.Time, suspect bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	inUse := slices.ContainsFunc(n.SortedEndpoints(), func(ep Endpoint) bool {
+		return ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft
+	})
+	if n.Engine != "" && n.Engine != engine || now.Sub(n.Created) < forgetAfter || len(n.ID) != 64 || inUse {
+		delete(m.missing, n.ID)
+		return now, false
+	}
+	if _, known := m.missing[n.ID]; !known {
+		m.missing[n.ID] = now
+	}
+	return m.missing[n.ID], true
 }
 
 // Container is who uses an endpoint.

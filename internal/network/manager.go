@@ -19,6 +19,8 @@ type Pools interface {
 	Claim(id ID, s Subnet, static bool) (bool, error)
 	// Unclaim undoes it; unknown is success.
 	Unclaim(id ID) error
+	// Forget releases the pools of a network that Docker removed without telling.
+	Forget(id ID) error
 	// Entered tells that an endpoint of the network is being created, for which
 	// addresses were booked.
 	Entered(id ID)
@@ -39,11 +41,11 @@ type Manager struct {
 
 	mu       sync.Mutex // guards the following; held for no I/O
 	damaged  []Damage
+	missing  map[ID]time.Time // networks that Docker does not list, since when
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
 
-	waiting watched                     // containers that may start next
-	docker  atomic.Pointer[map[ID]bool] // the networks Docker listed last, nil before
+	waiting watched // containers that may start next
 
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
@@ -88,6 +90,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive,
 		damaged:  o.Damaged,
 		networks: make(map[ID]*entry, len(loaded)),
+		missing:  make(map[ID]time.Time),
 		segments: make(map[segment]map[any]holder),
 	}
 	m.repair.init()

@@ -69,6 +69,7 @@ type Network struct {
 	Subnets    []Subnet  `json:"subnets,omitempty"`
 	Phase      Phase     `json:"phase"`
 	OwnsBridge bool      `json:"owns_bridge"`        // the bridge is ours to remove with its last network
+	Engine     string    `json:"engine,omitempty"`   // the Docker engine that was seen to have it
 	Enforced   bool      `json:"enforced,omitempty"` // our IPAM driver refuses containers without an address (ipam=static)
 	Created    time.Time `json:"created"`
 

@@ -59,9 +59,6 @@ func (m *Manager) report(n Network) Report {
 	if n.Config.IPAM == IPAMStatic && !n.Enforced {
 		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
 	}
-	if m.forgotten(n) {
-		r.Notes = append(r.Notes, "Docker does not have this network any more: it was removed while the driver was away, or Docker runs on another data directory")
-	}
 	for _, ep := range n.SortedEndpoints() {
 		p := n.Port(ep)
 		e := EndpointReport{

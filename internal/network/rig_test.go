@@ -36,6 +36,7 @@ type rig struct {
 	invisible map[string]bool
 
 	damaged []Damage
+	looked  func() // if set, called at each look at a sandbox
 	stop    func()
 }
 
@@ -105,6 +106,9 @@ func (r *rig) up() {
 func (r *rig) downFabric() { r.fabric.with(func(f *fakeFabric) { f.down = true }) }
 
 func (r *rig) alive(sandbox string) (alive, known bool) {
+	if r.looked != nil {
+		r.looked()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.dead[sandbox] && !r.invisible[sandbox], !r.invisible[sandbox]

@@ -129,6 +129,7 @@ func TestApplyOutlivesCallers(t *testing.T) {
 				_, err := r.Join(ctx, JoinRequest{Network: nid("n"), ID: eid(name), Sandbox: sandbox(name)})
 				errs <- err
 			}()
+			synctest.Wait() // the first of them begins the Apply
 		}
 		patient := make(chan error, 1)
 		go func() { patient <- r.tryJoin("n", "2") }()

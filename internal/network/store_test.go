@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	. "github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -53,14 +54,20 @@ func (s *fakeStore) failOn(ops ...string) {
 func (s *fakeStore) failOnce(op string, nth int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var count atomic.Int64
 	s.fail = func(o, _ string) error {
-		if o == op {
-			if nth--; nth == 0 {
-				return errDisk
-			}
+		if o == op && count.Add(1) == int64(nth) {
+			return errDisk
 		}
 		return nil
 	}
+}
+
+// hook has f asked before each call.
+func (s *fakeStore) hook(f func(op, id string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = f
 }
 
 func (s *fakeStore) mend() {
@@ -109,13 +116,16 @@ func (s *fakeStore) change(op, id string, do func() error) error {
 	}
 	s.busy[id] = true
 	defer func() { s.busy[id] = false }()
+	fail := s.fail
 	s.mu.Unlock()
 	runtime.Gosched() // lets a second writer come in the way
+	var err error
+	if fail != nil {
+		err = fail(op, id)
+	}
 	s.mu.Lock()
-	if s.fail != nil {
-		if err := s.fail(op, id); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	s.writes++
 	return do()
@@ -220,12 +230,13 @@ const ourSpace = "ours"
 
 // fakePools is our IPAM driver: every subnet of ourSpace has a pool there.
 type fakePools struct {
-	mu      sync.Mutex // guards the following
-	claimed map[ID]int
-	static  map[ID]bool
-	entered []ID     // networks of which an endpoint was being created
-	freed   []string // addresses of endpoints that Docker gave up
-	fail    error
+	mu        sync.Mutex // guards the following
+	claimed   map[ID]int
+	static    map[ID]bool
+	forgotten []ID     // networks whose pools nobody will release
+	entered   []ID     // networks of which an endpoint was being created
+	freed     []string // addresses of endpoints that Docker gave up
+	fail      error
 }
 
 func (p *fakePools) Claim(id ID, s Subnet, static bool) (bool, error) {
@@ -289,4 +300,11 @@ func (p *fakePools) abandoned() string {
 	text := strings.Join(p.freed, " ")
 	p.freed = nil
 	return text
+}
+
+func (p *fakePools) Forget(id ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgotten = append(p.forgotten, id)
+	return p.fail
 }

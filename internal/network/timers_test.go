@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,27 @@ func TestSweepSparesJoining(t *testing.T) {
 	})
 }
 
+// A network that is removed while the sweep looks at it does no harm.
+func TestSweepMeetsDelete(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		r.join("n", "a", "10.0.0.2/24")
+		r.kill(sandbox("a"))
+		r.loseLink("a")
+		start := time.Now()
+		r.stop()
+		r.looked = func() {
+			if time.Since(start) > 20*time.Second && r.Has(nid("n")) {
+				r.DeleteNetwork(context.Background(), nid("n"))
+			}
+		}
+		r.run()
+		time.Sleep(2 * time.Minute)
+		r.settle()
+		r.empty()
+	})
+}
+
 // A repair that fails is tried again, ever more rarely but once a minute at the
 // least, and at once when there is news.
 func TestBackoff(t *testing.T) {
@@ -173,6 +195,25 @@ func TestDirty(t *testing.T) {
 		r.Dirty()
 		r.settle()
 		r.check()
+	})
+}
+
+// Events that never end do not put a repair off, nor does one that is planned for
+// later.
+func TestDirtyWithoutEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		time.Sleep(15 * time.Second) // the look at everything after the start
+		synctest.Wait()
+		before := len(r.applies("n"))
+		for range 100 {
+			r.Dirty(nid("n"))
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := len(r.applies("n")) - before; n < 20 || n > 60 {
+			t.Errorf("%d repairs in 10 seconds of events", n)
+		}
 	})
 }
 

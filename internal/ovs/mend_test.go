@@ -18,6 +18,7 @@ func TestApplyMends(t *testing.T) {
 		"tag changed":       func(r *rig, host string) { r.vsctl("set", "port", host, "tag=9") },
 		"tag removed":       func(r *rig, host string) { r.vsctl("clear", "port", host, "tag") },
 		"made a trunk":      func(r *rig, host string) { r.vsctl("set", "port", host, "trunks=1,2", "vlan_mode=native-tagged") },
+		"trunks added":      func(r *rig, host string) { r.vsctl("set", "port", host, "trunks=1,2") },
 		"mode removed":      func(r *rig, host string) { r.vsctl("clear", "port", host, "vlan_mode") },
 		"id changed":        func(r *rig, host string) { r.vsctl("set", "port", host, "external_ids:tenant_id=blue") },
 		"id removed":        func(r *rig, host string) { r.vsctl("remove", "port", host, "external_ids", "tenant_id") },

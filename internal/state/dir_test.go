@@ -117,6 +117,7 @@ func TestPoolFiles(t *testing.T) {
 		"local/0123456789abcdef/10.0.0.0/24", "local/0123456789abcdee/10.0.0.0/24", "local/0123456789abcdef/10.0.0.0/2", "local/0123456789abcdef/1.0.0.0/24",
 		"local/0123456789abcdef/fd00::/64", "local/0123456789abcdef/fd00::/6", "local/0123456789abcdef/fd::/64", "local/0123456789abcdef/fd:0:0:1::/64",
 		"local/0123456789abcdef/fd:0:1::/64", "local/0123456789abcdef/fd00:0:1::/64", "local/0123456789abcdef/::/1",
+		"local/0123456789abcdef/fd:1::/64", "local/0123456789abcdef/fd1::/64",
 	}
 	for i := range 50 {
 		ids = append(ids, ipam.PoolID(fmt.Sprintf("local/%016x/fd00:%x::/64", i*7919, i)))

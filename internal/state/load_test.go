@@ -69,7 +69,7 @@ func aNetwork() network.Network {
 			IPAM: network.IPAMStatic, Gateway: network.GatewayExternal, Internal: true,
 		},
 		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), Space: "ours"}},
-		Phase:   network.PhaseActive, OwnsBridge: true, Enforced: true, Created: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
+		Phase:   network.PhaseActive, OwnsBridge: true, Engine: "QWER:TYUI", Enforced: true, Created: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
 		Endpoints: map[network.EndpointID]network.Endpoint{},
 	}
 }

@@ -166,6 +166,7 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.networks, n.ID)
+	delete(m.missing, n.ID)
 	return nil
 }
 

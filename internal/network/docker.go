@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -17,9 +18,13 @@ func (m *Manager) Annotate(id ID, name string, eps map[EndpointID]Container) err
 	}
 	n := e.value()
 	changed := false
-	if name != "" && n.Name != name {
+	engine := m.engine()
+	if name != "" && n.Name != name || engine != "" && n.Engine != engine {
 		changed = true
-		if err := m.changeNetwork(e, false, func(n *Network) { n.Name = name }); err != nil {
+		err := m.changeNetwork(e, false, func(n *Network) {
+			n.Name, n.Engine = cmp.Or(name, n.Name), cmp.Or(engine, n.Engine)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -52,6 +57,7 @@ const forgetAfter = 15 * time.Second
 // whether another one is wanted soon. engine names the engine with its data
 // directory.
 func (m *Manager) Known(ctx context.Context, engine string, ids map[ID]bool) (again bool) {
+	m.docker.Store(&engine)
 	for _, n := range m.Networks() {
 		if n.Phase != PhaseActive {
 			continue
@@ -80,16 +86,25 @@ func (m *Manager) sighted(n Network, engine string) {
 	m.mu.Lock()
 	delete(m.missing, n.ID)
 	m.mu.Unlock()
-	if n.Engine == engine {
+	e := m.entry(n.ID)
+	if e == nil || n.Engine == engine {
 		return
 	}
-	if err := m.changeNetwork(m.entry(n.ID), false, func(n *Network) { n.Engine = engine }); err != nil {
+	if err := m.changeNetwork(e, false, func(n *Network) { n.Engine = engine }); err != nil {
 		m.log.Warn("cannot record where a network belongs", "nid", n.ID, "err", err)
 	}
 }
 
+// engine names the engine that is followed, or was followed last.
+func (m *Manager) engine() string {
+	if name := m.docker.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
+
 // missed notes that an engine does not have the network, and since when. It is
-// no suspect if the engine never had it, if it is younger than the list may be,
+// no suspect if the engine was never seen to have it, if it is younger than the list may be,
 // if it is a swarm's (Docker leaves those out when it does not reach its
 // managers), or if a container uses it.
 func (m *Manager) missed(n Network, engine string) (first time.Time, suspect bool) {
@@ -99,7 +114,7 @@ func (m *Manager) missed(n Network, engine string) (first time.Time, suspect boo
 	inUse := slices.ContainsFunc(n.SortedEndpoints(), func(ep Endpoint) bool {
 		return ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft
 	})
-	if n.Engine != "" && n.Engine != engine || now.Sub(n.Created) < forgetAfter || len(n.ID) != 64 || inUse {
+	if n.Engine != engine || now.Sub(n.Created) < forgetAfter || len(n.ID) != 64 || inUse {
 		delete(m.missing, n.ID)
 		return now, false
 	}

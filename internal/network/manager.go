@@ -45,7 +45,8 @@ type Manager struct {
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
 
-	waiting watched // containers that may start next
+	docker  atomic.Pointer[string] // names the engine that dockerwatch follows
+	waiting watched                // containers that may start next
 
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply

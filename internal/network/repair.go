@@ -238,8 +238,10 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 				continue
 			}
 			m.log.Info("removing an endpoint that nobody uses any more", "nid", n.ID, "eid", ep.ID, "reason", reason)
-			m.kill(m.entry(n.ID), ep.ID)
-			m.abandonAddrs(n.ID, ep)
+			if e := m.entry(n.ID); e != nil {
+				m.kill(e, ep.ID)
+				m.abandonAddrs(n.ID, ep)
+			}
 		}
 	}
 	for id := range gone {

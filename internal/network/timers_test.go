@@ -130,6 +130,37 @@ func TestSweepMeetsDelete(t *testing.T) {
 	})
 }
 
+// An address that Docker gave to a new endpoint while the sweep looks at its last
+// holder is not freed.
+func TestSweepMeetsSuccessor(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		r.join("n", "a", "10.0.0.2/24")
+		r.kill(sandbox("a"))
+		r.loseLink("a")
+		start := time.Now()
+		r.stop()
+		r.looked = func() {
+			if _, there := r.findEndpoint("b"); there || time.Since(start) < 25*time.Second {
+				return
+			}
+			r.looked = nil
+			r.deleteEndpoint("n", "a")
+			r.endpoint("n", "b", "10.0.0.2/24")
+		}
+		r.run()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := r.pools.abandoned(); got != "" {
+			t.Errorf("freed %q", got)
+		}
+		if _, there := r.findEndpoint("b"); !there {
+			t.Error("the successor is gone")
+		}
+		r.check()
+	})
+}
+
 // A repair that fails is tried again, ever more rarely but once a minute at the
 // least, and at once when there is news.
 func TestBackoff(t *testing.T) {

@@ -288,8 +288,8 @@ func TestBadInputEverywhere(t *testing.T) {
 
 func segments(w *watch) {
 	ours := []string{"--ipam-driver", "ovs-container-network"}
-	w.network("ten", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=10")...)
-	w.network("eleven", append(ours, "--subnet", "10.7.0.0/25", "--opt", "vlan=11")...)
+	w.network("ten", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=10", "--opt", "gateway_mode=external")...)
+	w.network("eleven", append(ours, "--subnet", "10.7.0.0/25", "--gateway", "10.7.0.100", "--opt", "vlan=11")...)
 	w.network("other", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=10", "--opt", "bridge=br-two")...)
 	w.network("plain", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=none")...)
 	w.network("auto", append(ours, "--subnet", "10.7.0.0/24")...)
@@ -332,6 +332,8 @@ func segments(w *watch) {
 	w.refuse([]string{"10.7.0.9", "in use"}, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--ip", "10.7.0.9", "lab")
 	w.refuse([]string{"10.7.0.9", "container aa", "network ten", "vlan 10"},
 		"network", "connect", "--driver-opt", "vlan=10", "--ip", "10.7.0.9", "eleven", "cc")
+	w.refuse([]string{"10.7.0.1", "gateway of network ten", "vlan 10"},
+		"network", "connect", "--driver-opt", "vlan=10", "--ip", "10.7.0.1", "eleven", "cc")
 	w.docker("network", "connect", "--driver-opt", "vlan=10", "--ip", "10.7.0.10", "eleven", "cc")
 	w.ping("cc", "10.7.0.9")
 

@@ -127,9 +127,11 @@ func (m *Manager) missed(n Network, engine string) (first time.Time, suspect boo
 // Container is who uses an endpoint.
 type Container struct{ ID, Name string }
 
-// abandonAddrs frees the addresses of an endpoint that Docker forgot.
+// abandonAddrs frees the addresses of an endpoint that Docker forgot, unless a
+// successor has them.
 func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
-	if err := m.pools.Abandon(id, addrsOf(ep)); err != nil {
+	free := slices.DeleteFunc(addrsOf(ep), func(a netip.Addr) bool { return m.Uses(id, a) })
+	if err := m.pools.Abandon(id, free); err != nil {
 		m.log.Warn("cannot free addresses", "nid", id, "eid", ep.ID, "err", err)
 	}
 }

@@ -1,0 +1,94 @@
+package network_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	. "github.com/ovs-container-network/ovs-container-network/internal/network"
+)
+
+// ourSpace is the address space whose pools are those of our IPAM driver.
+const ourSpace = "ours"
+
+// fakePools is our IPAM driver: every subnet of ourSpace has a pool there.
+type fakePools struct {
+	mu        sync.Mutex // guards the following
+	claimed   map[ID]int
+	static    map[ID]bool
+	forgotten []ID     // networks whose pools nobody will release
+	entered   []ID     // networks of which an endpoint was being created
+	freed     []string // addresses of endpoints that Docker gave up
+	fail      error
+}
+
+func (p *fakePools) Claim(id ID, s Subnet, static bool) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.Space != ourSpace {
+		return false, nil
+	}
+	if p.fail != nil {
+		return false, p.fail
+	}
+	p.claimed[id]++
+	p.static[id] = static
+	return true, nil
+}
+
+func (p *fakePools) Unclaim(id ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail != nil {
+		return p.fail
+	}
+	delete(p.claimed, id)
+	delete(p.static, id)
+	return nil
+}
+
+// failWith makes every call fail, until it is told nil.
+func (p *fakePools) failWith(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = err
+}
+
+func (p *fakePools) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.claimed)
+}
+
+func (p *fakePools) Entered(id ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.entered = append(p.entered, id)
+}
+
+func (p *fakePools) Abandon(_ ID, addrs []netip.Addr) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range addrs {
+		p.freed = append(p.freed, a.String())
+	}
+	return p.fail
+}
+
+// abandoned returns the addresses freed since it was last called, sorted.
+func (p *fakePools) abandoned() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	slices.Sort(p.freed)
+	text := strings.Join(p.freed, " ")
+	p.freed = nil
+	return text
+}
+
+func (p *fakePools) Forget(id ID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgotten = append(p.forgotten, id)
+	return p.fail
+}

@@ -294,7 +294,7 @@ func segments(w *watch) {
 	w.network("plain", append(ours, "--subnet", "10.7.0.0/24", "--opt", "vlan=none")...)
 	w.network("auto", append(ours, "--subnet", "10.7.0.0/24")...)
 	w.container("aa", "ten", "--ip", "10.7.0.9", "--mac-address", "02:00:00:00:00:01")
-	w.container("bb", "eleven", "--mac-address", "02:00:00:00:00:01")
+	w.container("bb", "eleven", "--ip", "10.7.0.8", "--mac-address", "02:00:00:00:00:01")
 	w.container("cc", "bridge")
 	w.portOf("aa", "ten") // its name is known now
 	tag := ""

@@ -79,11 +79,10 @@ func TestJoinIsNotAnsweredEarly(t *testing.T) {
 		first, second := make(chan error, 1), make(chan error, 1)
 		go func() { first <- r.tryJoin("n", "0") }()
 		synctest.Wait()
-		releaseSecond := func() {}
 		go func() { second <- r.tryJoin("n", "1") }()
 		synctest.Wait()
 		release()
-		releaseSecond = r.fabric.hold()
+		releaseSecond := r.fabric.hold()
 		if err := <-first; err != nil {
 			t.Error(err)
 		}

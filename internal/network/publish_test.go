@@ -110,6 +110,30 @@ func TestPublishedPortsLateNews(t *testing.T) {
 	}
 }
 
+// A container is never held up for long by a look that does not come, and not at
+// all where its ports can be published or nothing would be known.
+func TestPublishedPortsDoNotWait(t *testing.T) {
+	for name, c := range map[string]struct {
+		network string
+		known   bool
+		limit   time.Duration
+	}{"publishes": {"docker", true, 0}, "nothing known": {"none", false, 0}, "no news": {"none", true, time.Second}} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.threeNetworks()
+			if c.known {
+				r.Waiting(time.Now(), []Waiting{waiting("a", false, "none")})
+			}
+			start := time.Now()
+			req := endpointRequest(c.network, "a", "")
+			req.Published = 1
+			_, err := r.CreateEndpoint(t.Context(), req)
+			if took := time.Since(start); err != nil || took > c.limit {
+				t.Errorf("%s: %v after %v", name, err, took)
+			}
+		})
+	}
+}
+
 // An internal network hides -p until Join, which tells the ports of the whole
 // container: refused where no other network can publish them, taken where its
 // sandbox has another interface.

@@ -59,6 +59,9 @@ func TestSegmentsOfOthers(t *testing.T) {
 		r.join("tag", "moved", "10.0.1.2/24", "vlan=9")
 		r.join("auto", "guest", "10.0.0.3/24", "vlan=7")
 		r.join("other", "elsewhere", "10.0.1.1/24")
+		// Without a router outside, the gateway's address is like any other here:
+		// the IPAM driver keeps it.
+		r.join("auto", "router", "10.0.0.1/24")
 		r.settle()
 		r.check()
 	})

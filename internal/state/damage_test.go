@@ -195,6 +195,9 @@ func TestCutOffChanges(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for cut := range max(0, len(line)-1) {
+		if cut > 10 && cut < len(line)-10 && cut%13 != 0 {
+			continue
+		}
 		for what, rest := range map[string]string{"cut off": line[:cut], "not written": strings.Repeat("\x00", cut)} {
 			write(t, files["endpoint"], whole+rest)
 			if got := get(); got.Phase != network.PhaseJoined {

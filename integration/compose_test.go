@@ -177,6 +177,15 @@ func TestComposeDevelopment(t *testing.T) {
 		}
 		p.expectHealth(map[string]int{"shop_lan": 1})
 		p.down()
+		// Networks are made at once, and made again at once, as Compose does it.
+		p.sh(`
+make() { docker network create -d ovs-container-network -o bridge=br-$1 $1; }
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	make one & first=$!
+	make two
+	wait $first
+	docker network rm one two
+done`)
 	})
 }
 

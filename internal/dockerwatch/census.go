@@ -38,15 +38,15 @@ func (c *census) once() { *c = census{at: time.Now(), step: len(censusPauses) - 
 
 func (c *census) next() (at time.Time, ok bool) { return c.at, !c.at.IsZero() }
 
-// done plans the next listing of the series. Listing may take a tenth of the
-// time at most, as visiting may.
+// done plans the next listing of the series. Listing may take a third of the
+// time at most: a series is short.
 func (c *census) done(took time.Duration) {
 	c.step++
 	if c.step >= len(censusPauses) {
 		*c = census{}
 		return
 	}
-	c.at = time.Now().Add(max(censusPauses[c.step], 10*took))
+	c.at = time.Now().Add(max(censusPauses[c.step], 2*took))
 }
 
 // count lists the containers that do not run, if that is due, and tells the
@@ -62,7 +62,8 @@ func (w *watcher) count(ctx context.Context) {
 		w.Log.Debug("cannot list containers", "err", err)
 		return
 	}
-	w.Sink.Waiting(asked, waiting)
+	_, more := w.census.next()
+	w.Sink.Waiting(asked, waiting, more)
 }
 
 // waiting lists the containers that do not run and are on networks of ours. The

@@ -45,8 +45,8 @@ type Sink interface {
 	// Waiting tells all containers on networks of ours that do not run, and so
 	// may start next, as Docker answered when asked at that time. It is called
 	// when that may have changed, and with nil when Docker is no longer followed:
-	// then nothing is known.
-	Waiting(asked time.Time, containers []network.Waiting)
+	// then nothing is known. more tells that it will be called again soon.
+	Waiting(asked time.Time, containers []network.Waiting, more bool)
 }
 
 // Config says whom to follow and whom to tell.
@@ -145,7 +145,7 @@ func (w *watcher) session(ctx context.Context) error {
 		w.tell("connected", "following Docker's events", "api", version)
 	})
 	cancel() // ends the reader
-	w.Sink.Waiting(time.Time{}, nil)
+	w.Sink.Waiting(time.Time{}, nil, false)
 	// Whichever of the two ended first knows the reason.
 	if broken := g.Wait(); errors.Is(err, context.Canceled) {
 		return broken

@@ -62,6 +62,7 @@ func (m *Manager) reserve(req CreateRequest, cfg Config) (*entry, error) {
 	n := Network{
 		ID: req.ID, Config: plan.Config, OwnsBridge: plan.OwnsBridge,
 		Subnets: req.Subnets, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
+		Engine: m.engine(), // that calls, and is followed beside
 	}
 	if err := checkOverlap(n, others); err != nil {
 		return nil, err

@@ -14,11 +14,11 @@ import (
 //
 // dockerd attaches a starting container to its networks one by one, in random
 // order, and tells the driver of one only. What the others are is known only
-// from package dockerwatch, which looks at what does not run yet after every
-// container that was created. A refusal needs such a look that is younger than
-// the call: an older one may have missed a network. Where none comes, as at boot
-// or when a container is started long after it was made, it may start; a refusal
-// that strikes by chance would be worse than none.
+// from package dockerwatch, which looks at what does not run yet several times
+// after every container that was created. A refusal needs such a look that is
+// younger than the call: an older one may have missed a network. Where none is to
+// come, as at boot or when a container is started long after it was made, it may
+// start; a refusal that strikes by chance would be worse than none.
 
 // publishes tells whether ports can be published through n.
 func (n Network) publishes() bool {
@@ -30,6 +30,7 @@ type watched struct {
 	mu      sync.Mutex // guards the following
 	known   bool
 	asked   time.Time // when Docker was asked for list
+	more    bool      // another look is to come
 	list    []Waiting
 	changed chan struct{} // closed and replaced with list
 }
@@ -37,18 +38,24 @@ type watched struct {
 func (w *watched) init() { w.changed = make(chan struct{}) }
 
 // Waiting replaces what is known of containers that do not run, as Docker said
-// when it was asked at that time; nil means that nothing is known any more.
-func (m *Manager) Waiting(asked time.Time, containers []Waiting) {
+// when it was asked at that time, and tells whether another look is to come; nil
+// means that nothing is known any more.
+func (m *Manager) Waiting(asked time.Time, containers []Waiting, more bool) {
 	w := &m.waiting
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known, w.asked, w.list = containers != nil, asked, containers
+	w.known, w.asked, w.list, w.more = containers != nil, asked, containers, more
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-// hearsay is how long a call waits for the next look.
-const hearsay = 700 * time.Millisecond
+// How long a call waits for a look: a moment for the first after a container was
+// created, of which Docker's event may be on its way, and longer for one that is
+// known to come.
+const (
+	hearsay  = 150 * time.Millisecond
+	patience = 2 * time.Second
+)
 
 // refusePublish returns an error if a container that starts on n and publishes
 // ports has no network that can, for certain: none of the containers that may be
@@ -58,20 +65,24 @@ func (m *Manager) refusePublish(ctx context.Context, n Network) error {
 		return nil
 	}
 	called := m.now()
-	ctx, cancel := context.WithTimeout(ctx, hearsay)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	moment := time.NewTimer(hearsay)
+	defer moment.Stop()
+	for over := false; ; {
 		m.waiting.mu.Lock()
-		known, asked, list, changed := m.waiting.known, m.waiting.asked, m.waiting.list, m.waiting.changed
+		w := watched{known: m.waiting.known, asked: m.waiting.asked, more: m.waiting.more, list: m.waiting.list, changed: m.waiting.changed}
 		m.waiting.mu.Unlock()
-		if !known {
+		switch {
+		case !w.known, over && !w.more:
 			return nil
-		}
-		if asked.After(called) {
-			return m.verdict(n, list)
+		case w.asked.After(called):
+			return m.verdict(n, w.list)
 		}
 		select {
-		case <-changed:
+		case <-w.changed:
+		case <-moment.C:
+			over = true
 		case <-ctx.Done():
 			return nil
 		}

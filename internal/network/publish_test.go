@@ -30,7 +30,7 @@ func waiting(container string, elsewhere bool, networks ...string) Waiting {
 }
 
 // told passes on what Docker answers to a question that comes after the call.
-func (r *rig) told(containers []Waiting) { r.Waiting(time.Now().Add(time.Minute), containers) }
+func (r *rig) told(containers []Waiting) { r.Waiting(time.Now().Add(time.Minute), containers, false) }
 
 // Ports that nothing would publish are refused when that is certain: every
 // container that may be the one which starts has only networks that do not. They
@@ -85,14 +85,25 @@ func TestPublishedPorts(t *testing.T) {
 	}
 }
 
-// News of the container that starts may come a moment later than the call.
+// News of the container that starts may come a moment later than the call, or
+// later still if they are known to come.
 func TestPublishedPortsLateNews(t *testing.T) {
+	for _, more := range []bool{false, true} {
+		lateNews(t, more)
+	}
+}
+
+func lateNews(t *testing.T, more bool) {
+	late := 100 * time.Millisecond
+	if more {
+		late = time.Second
+	}
 	for name, news := range map[string][]Waiting{
 		"refused": {waiting("a", false, "none")}, "taken": {waiting("a", false, "none", "docker")}, "lost": nil,
 	} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.threeNetworks()
-			r.Waiting(time.Now(), []Waiting{waiting("a", false, "none")}) // too old to count
+			r.Waiting(time.Now(), []Waiting{waiting("a", false, "none")}, more) // too old to count
 			req := endpointRequest("none", "a", "")
 			req.Published = 1
 			result := make(chan error, 1)
@@ -101,7 +112,7 @@ func TestPublishedPortsLateNews(t *testing.T) {
 				result <- err
 			}()
 			synctest.Wait()
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(late)
 			r.told(news)
 			if err := <-result; (err != nil) != (name == "refused") {
 				t.Errorf("%s: %v", name, err)
@@ -121,7 +132,7 @@ func TestPublishedPortsDoNotWait(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.threeNetworks()
 			if c.known {
-				r.Waiting(time.Now(), []Waiting{waiting("a", false, "none")})
+				r.Waiting(time.Now(), []Waiting{waiting("a", false, "none")}, false)
 			}
 			start := time.Now()
 			req := endpointRequest(c.network, "a", "")

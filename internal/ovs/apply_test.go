@@ -237,3 +237,24 @@ func TestApplyDetaches(t *testing.T) {
 		t.Error("something is left")
 	}
 }
+
+// An endpoint that asks for frames that the datapath cannot take is refused
+// alone, and gets nothing.
+func TestApplyMTU(t *testing.T) {
+	r := newRig(t)
+	large, good := endpoint(1), endpoint(2)
+	large.MTU = 65501
+	n := join(newNet("n1", "br-int", 5), network.PhaseJoining, large, good)
+	want := map[network.EndpointID]string{
+		large.ID: `driver-opt mtu="65501": Open vSwitch's userspace datapath cannot take such frames; allowed there are 576..65500`,
+	}
+	if diff := cmp.Diff(want, failures(t, r.f.Apply(t.Context(), n))); diff != "" {
+		t.Error(diff)
+	}
+	if r.linked(large) || findPort(r.view(), "ocn000000000001") != nil {
+		t.Error("something was made")
+	}
+	if !r.linked(good) || findPort(r.view(), "ocn000000000002") == nil {
+		t.Error("the other endpoint was not attached")
+	}
+}

@@ -52,7 +52,14 @@ func (f *Fabric) Plan(cfg network.Config, others []network.Network) (network.Pla
 	if cfg, err = planVLAN(f, v, b, cfg, others); err != nil {
 		return network.Plan{}, err
 	}
-	return network.Plan{Config: cfg, OwnsBridge: b == nil || ours(b.ExternalIDs)}, nil
+	owns := b != nil && ours(b.ExternalIDs)
+	if b == nil {
+		// One of others that is lost for the moment stays theirs.
+		owns = !slices.ContainsFunc(others, func(o network.Network) bool {
+			return o.Config.Bridge == cfg.Bridge && !o.OwnsBridge && o.Phase != network.PhaseDeleting
+		})
+	}
+	return network.Plan{Config: cfg, OwnsBridge: owns}, nil
 }
 
 // CheckBridge implements network.Fabric.

@@ -177,3 +177,29 @@ func TestRemoveBridgeGuard(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The device of a bridge that is removed while ovs-vswitchd does not run goes
+// too, and does not stand in the way of the next bridge of that name.
+func TestRemoveWithoutVswitchd(t *testing.T) {
+	r := newRig(t)
+	n := newNet("n1", "br-int", 5)
+	r.attach(n, endpoint(1))
+	r.remove(n, endpoint(1))
+	end(r.vsd)
+	r.device(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "vnet0"}, Mode: netlink.TUNTAP_MODE_TAP})
+	check(t, r.f.Remove(t.Context(), n, false))
+	eventually(t, "the device is gone", func() bool {
+		_, there, err := r.k.Get("br-int")
+		return err == nil && !there
+	})
+	for _, name := range []string{"vnet0", "foreign0", "fport0"} {
+		if _, there, err := r.k.Get(name); err != nil || !there {
+			t.Errorf("%s is gone, too", name)
+		}
+	}
+	r.startVswitchd()
+	if got := r.planned(config("br-int", network.VLANNone, 0)); got != "br-int none 0 owned=true" {
+		t.Errorf("planned %s", got)
+	}
+	r.attach(n, endpoint(2))
+}

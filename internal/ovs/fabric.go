@@ -92,7 +92,8 @@ func (f *Fabric) Run(ctx context.Context) error {
 // State tells whether the database is reached, since when, and if not, why.
 func (f *Fabric) State() (connected bool, since time.Time, err error) { return f.db.State() }
 
-// Version is the version that ovs-vswitchd wrote down, empty if unknown.
+// Version is the version of Open vSwitch that its start script wrote down, empty
+// if unknown.
 func (f *Fabric) Version() string {
 	v, err := f.db.View()
 	if err != nil {
@@ -123,13 +124,16 @@ func (f *Fabric) Ready(ctx context.Context) error {
 		return err
 	}
 	f.rooted.Store(true)
-	if gone := f.gone.Swap(0); gone != 0 && !f.silent.Load() {
+	if gone := f.gone.Load(); gone != 0 && !f.silent.Load() {
 		// The device of a bridge that was just removed must not be taken for
 		// somebody else's.
 		if err := f.taken(ctx, int(gone), nil); err != nil {
 			return err
 		}
-		return f.devicesGone(ctx)
+		if err := f.devicesGone(ctx); err != nil {
+			return err
+		}
+		f.gone.CompareAndSwap(gone, 0)
 	}
 	return nil
 }
@@ -202,7 +206,8 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 	case *bridge:
 		n, _ := row.(*bridge)
 		if n == nil {
-			f.synced()
+			f.unsettle()
+			f.dirty()
 			return
 		}
 		kept := make(map[string]bool, len(n.Ports))

@@ -61,7 +61,49 @@ func TestPlanBridge(t *testing.T) {
 			if got := r.planned(c.cfg); got != c.want {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
+			err := r.f.CheckBridge(c.cfg.Bridge)
+			if refused := strings.HasPrefix(c.want, "option"); refused != (err != nil) || refused && err.Error() != c.want {
+				t.Errorf("CheckBridge: %v, want %s", err, c.want)
+			}
 		})
+	}
+}
+
+// A bridge of others that is lost for the moment does not become ours because
+// a network is created before it is back.
+func TestPlanLostBridge(t *testing.T) {
+	r := newIdleRig(t)
+	r.startFabric()
+	theirs, gone := newNet("n1", "br1", 5), newNet("n2", "br2", 5)
+	theirs.OwnsBridge, gone.OwnsBridge, gone.Phase = false, false, network.PhaseDeleting
+	for bridge, want := range map[string]string{"br1": "br1 none 0 owned=false", "br2": "br2 none 0 owned=true", "br3": "br3 none 0 owned=true"} {
+		if got := r.planned(config(bridge, network.VLANNone, 0), theirs, gone, newNet("n3", "br3", 5)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// The userspace datapath takes no frames that end ovs-vswitchd; the kernel's
+// takes what the kernel takes.
+func TestPlanMTU(t *testing.T) {
+	r := newIdleRig(t)
+	r.vsctl("add-br", "user", "--", "set", "bridge", "user", "datapath_type=netdev", "--", "add-br", "kernel")
+	r.startFabric()
+	r.guard()
+	for _, c := range []struct {
+		bridge string
+		mtu    int
+		want   string
+	}{
+		{"user", 65500, "user none 0 owned=false"},
+		{"user", 65501, `option mtu="65501": Open vSwitch's userspace datapath cannot take such frames; allowed there are 576..65500`},
+		{"kernel", 65535, "kernel none 0 owned=false"},
+	} {
+		cfg := config(c.bridge, network.VLANNone, 0)
+		cfg.MTU = c.mtu
+		if got := r.planned(cfg); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
 	}
 }
 

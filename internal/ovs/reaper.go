@@ -65,8 +65,16 @@ func (f *Fabric) reapBridges() time.Duration {
 	}
 	f.mu.Unlock()
 	for _, name := range due {
-		if v, err := f.db.View(); err != nil || findPort(v, name) != nil {
-			continue // made again meanwhile, or nobody can tell
+		v, err := f.db.View()
+		if err != nil { // nobody can tell: later
+			f.mu.Lock()
+			f.bridges[name] = time.Now().Add(reapRetry)
+			f.mu.Unlock()
+			next = min(next, reapRetry)
+			continue
+		}
+		if findPort(v, name) != nil {
+			continue // made again meanwhile
 		}
 		if err := f.links.DeleteIdleTap(name); err != nil {
 			f.log.Warn("cannot remove the device of a bridge that is gone", "device", name, "err", err)

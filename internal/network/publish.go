@@ -74,10 +74,12 @@ func (m *Manager) refusePublish(ctx context.Context, n Network) error {
 		w := watched{known: m.waiting.known, asked: m.waiting.asked, more: m.waiting.more, list: m.waiting.list, changed: m.waiting.changed}
 		m.waiting.mu.Unlock()
 		switch {
-		case !w.known, over && !w.more:
+		case !w.known:
 			return nil
 		case w.asked.After(called):
 			return m.verdict(n, w.list)
+		case over && !w.more:
+			return nil
 		}
 		select {
 		case <-w.changed:

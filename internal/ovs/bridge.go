@@ -247,13 +247,11 @@ func (f *Fabric) removeBridge(ctx context.Context, name string) error {
 	if b == nil || r == nil || !ours(b.ExternalIDs) || ovnHas(b) || len(portsOf(v, b)) > 0 {
 		return nil
 	}
-	sealed, err := f.db.Commit(ctx, delBridge(r, b), reconfigure(r))
-	if err != nil {
+	f.reapBridge(name) // first: from the commit on its device is nobody's
+	if _, err := f.db.Commit(ctx, delBridge(r, b), reconfigure(r)); err != nil {
 		return fmt.Errorf("cannot remove bridge %s: %w", name, err)
 	}
 	f.log.Info("bridge removed", "bridge", name)
-	f.gone.Store(int64(nextCfg(sealed)))
-	f.reapBridge(name)
 	return nil
 }
 

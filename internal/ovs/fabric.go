@@ -32,7 +32,6 @@ type Fabric struct {
 
 	known  chan struct{} // closed after the first listing of links
 	reaper chan struct{} // capacity 1: there is something in doomed
-	gone   atomic.Int64  // configuration number of the last bridge removal
 
 	mu      sync.Mutex           // guards the following
 	doomed  map[string]doomed    // links to be removed, by name
@@ -124,23 +123,12 @@ func (f *Fabric) Ready(ctx context.Context) error {
 		return err
 	}
 	f.rooted.Store(true)
-	if gone := f.gone.Load(); gone != 0 && !f.silent.Load() {
-		// The device of a bridge that was just removed must not be taken for
-		// somebody else's.
-		if err := f.taken(ctx, int(gone), nil); err != nil {
-			return err
-		}
-		if err := f.devicesGone(ctx); err != nil {
-			return err
-		}
-		f.gone.CompareAndSwap(gone, 0)
-	}
-	return nil
+	return f.devicesGone(ctx)
 }
 
-// devicesGone waits until the devices of removed bridges are gone: ovs-vswitchd
-// removes them a moment after it has taken the change. What stays is the
-// reaper's.
+// devicesGone waits until the devices of bridges that were just removed are gone,
+// lest they be taken for somebody else's: ovs-vswitchd removes them in its own
+// time, and what it leaves, the reaper does.
 func (f *Fabric) devicesGone(ctx context.Context) error {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -176,7 +164,6 @@ func (f *Fabric) devicesGone(ctx context.Context) error {
 
 // synced has everything looked at anew.
 func (f *Fabric) synced() {
-	f.gone.Store(0) // of another database, perhaps
 	f.unsettle()
 	f.dirty()
 }

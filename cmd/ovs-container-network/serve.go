@@ -161,7 +161,7 @@ func serve(ctx context.Context, h host, s settings) error {
 	if s.dockerHost != "none" {
 		g.Go(func() error {
 			return dockerwatch.Run(ctx, dockerwatch.Config{
-				Host: s.dockerHost, Sink: manager, Ours: manager.Has, Log: log,
+				Host: s.dockerHost, Sink: manager, Ours: manager.Has, Quiet: manager.Quiet, Log: log,
 			})
 		})
 	}

@@ -3,6 +3,7 @@ package dockerwatch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/url"
 	"time"
 
@@ -104,6 +105,28 @@ func (w *watcher) waiting(ctx context.Context) ([]network.Waiting, error) {
 		all = append(all, entry)
 	}
 	return all, nil
+}
+
+// inspectTime bounds the look at a container that was just created. The engine
+// answers in a millisecond, unless the container is starting already.
+const inspectTime = 200 * time.Millisecond
+
+// mayPublish tells whether a container asks for ports to be published. What the
+// engine does not tell in time counts as yes.
+func (e *engine) mayPublish(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, inspectTime)
+	defer cancel()
+	var c struct {
+		HostConfig struct {
+			PortBindings    map[string]json.RawMessage
+			PublishAllPorts bool
+		}
+	}
+	err := e.read(ctx, "/containers/"+url.PathEscape(id)+"/json", func(d *json.Decoder) error { return d.Decode(&c) })
+	if errors.Is(err, errNotFound) {
+		return false
+	}
+	return err != nil || c.HostConfig.PublishAllPorts || len(c.HostConfig.PortBindings) > 0
 }
 
 // container is what the listing says of one.

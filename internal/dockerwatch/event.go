@@ -72,7 +72,7 @@ type inbox struct {
 	ids map[network.ID]struct{}
 	all bool // look at every network
 
-	created bool // a container was created
+	created []string // containers that were created
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
@@ -92,8 +92,10 @@ func (in *inbox) put(e event) {
 		in.ids[network.ID(e.Actor.ID)] = struct{}{}
 	case e.Type == "container" && e.Action == "rename":
 		in.all = true // the event does not tell the container's networks
-	case e.Type == "container" && e.Action == "create":
-		in.created = true
+	case e.Type == "container" && e.Action == "create" && e.Actor.ID != "":
+		if len(in.created) < maxInbox {
+			in.created = append(in.created, e.Actor.ID)
+		}
 	default:
 		return
 	}
@@ -104,10 +106,10 @@ func (in *inbox) put(e event) {
 }
 
 // take empties the inbox.
-func (in *inbox) take() (ids map[network.ID]struct{}, all, created bool) {
+func (in *inbox) take() (ids map[network.ID]struct{}, all bool, created []string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	ids, all, created = in.ids, in.all, in.created
-	in.ids, in.all, in.created = nil, false, false
+	in.ids, in.all, in.created = nil, false, nil
 	return ids, all, created
 }

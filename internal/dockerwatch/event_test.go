@@ -17,11 +17,11 @@ func FuzzEvents(f *testing.F) {
 		if readEvents(bytes.NewReader(stream), in) == nil {
 			t.Error("a stream ended without an error")
 		}
-		ids, all, _ := in.take()
+		ids, all, created := in.take()
 		if _, ok := ids[""]; ok || len(ids) > maxInbox {
 			t.Errorf("%d networks to look at, one without id: %v", len(ids), ok)
 		}
-		if woken := len(in.wake) == 1; woken != (all || len(ids) > 0) {
+		if woken := len(in.wake) == 1; woken != (all || len(ids) > 0 || len(created) > 0) {
 			t.Errorf("woken %v for %d networks, all %v", woken, len(ids), all)
 		}
 	})

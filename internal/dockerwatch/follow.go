@@ -3,6 +3,7 @@ package dockerwatch
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -52,7 +53,7 @@ func (w *watcher) follow(ctx context.Context, in *inbox, ready func()) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-in.wake:
-			w.take(in)
+			w.take(ctx, in)
 		case <-next.C:
 			w.count(ctx)
 			w.visit(ctx)
@@ -91,9 +92,9 @@ func (w *watcher) list(ctx context.Context) error {
 }
 
 // take plans what events asked for.
-func (w *watcher) take(in *inbox) {
+func (w *watcher) take(ctx context.Context, in *inbox) {
 	ids, all, created := in.take()
-	if created {
+	if w.Quiet != nil && w.Quiet() && slices.ContainsFunc(created, func(id string) bool { return w.engine.mayPublish(ctx, id) }) {
 		w.census.soon()
 	}
 	if all {

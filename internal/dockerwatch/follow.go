@@ -94,7 +94,7 @@ func (w *watcher) list(ctx context.Context) error {
 // take plans what events asked for.
 func (w *watcher) take(ctx context.Context, in *inbox) {
 	ids, all, created := in.take()
-	if w.Quiet != nil && w.Quiet() && slices.ContainsFunc(created, func(id string) bool { return w.engine.mayPublish(ctx, id) }) {
+	if w.Quiet != nil && w.Quiet() && slices.ContainsFunc(created, func(id string) bool { return w.publishes(ctx, id) }) {
 		w.census.soon()
 	}
 	if all {

@@ -45,8 +45,9 @@ type Sink interface {
 	// Waiting tells all containers on networks of ours that do not run, and so
 	// may start next, as Docker answered when asked at that time. It is called
 	// when that may have changed, and with nil when Docker is no longer followed:
-	// then nothing is known. more tells that it will be called again soon.
-	Waiting(asked time.Time, containers []network.Waiting, more bool)
+	// then nothing is known. more tells that it will be called again soon. It
+	// returns those that are on no network that publishes ports.
+	Waiting(asked time.Time, containers []network.Waiting, more bool) (suspects []string)
 }
 
 // Config says whom to follow and whom to tell.
@@ -79,6 +80,7 @@ type watcher struct {
 
 	name   string // of the engine
 	relist *time.Timer
+	ports  map[string]bool     // containers that publish ports, or do not
 	nets   map[network.ID]bool // ours as Docker knows them: whom a renamed container may concern
 	census census
 	due    map[network.ID]visit // networks to inspect
@@ -89,7 +91,7 @@ func newWatcher(c Config, e *engine) *watcher {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &watcher{Config: c, engine: e}
+	return &watcher{Config: c, engine: e, ports: make(map[string]bool)}
 }
 
 // run is session after session, with pauses.

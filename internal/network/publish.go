@@ -14,11 +14,12 @@ import (
 //
 // dockerd attaches a starting container to its networks one by one, in random
 // order, and tells the driver of one only. What the others are is known only
-// from package dockerwatch, which looks at what does not run yet several times
-// after every container with published ports that was created. A refusal needs such a look that is
-// younger than the call: an older one may have missed a network. Where none is to
-// come, as at boot or when a container is started long after it was made, it may
-// start; a refusal that strikes by chance would be worse than none.
+// from package dockerwatch, which looks at what does not run yet: several times
+// after a container with published ports was created, and once a second while
+// there is one that would be refused. A refusal needs such a look that is younger
+// than the call: an older one may have missed a network. Where none is to come, as
+// at boot or without Docker's socket, the container may start; a refusal that
+// strikes by chance would be worse than none.
 
 // publishes tells whether ports can be published through n.
 func (n Network) publishes() bool {
@@ -46,14 +47,26 @@ func (w *watched) init() { w.changed = make(chan struct{}) }
 
 // Waiting replaces what is known of containers that do not run, as Docker said
 // when it was asked at that time, and tells whether another look is to come; nil
-// means that nothing is known any more.
-func (m *Manager) Waiting(asked time.Time, containers []Waiting, more bool) {
+// means that nothing is known any more. It returns those of which no network
+// publishes ports.
+func (m *Manager) Waiting(asked time.Time, containers []Waiting, more bool) (suspects []string) {
 	w := &m.waiting
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.known, w.asked, w.list, w.more = containers != nil, asked, containers, more
 	close(w.changed)
 	w.changed = make(chan struct{})
+	w.mu.Unlock()
+	for _, c := range containers {
+		if len(c.Networks) > 0 && !m.served(c) {
+			suspects = append(suspects, c.Container)
+		}
+	}
+	return suspects
+}
+
+// served tells whether published ports of a container can work.
+func (m *Manager) served(c Waiting) bool {
+	return c.Elsewhere || slices.ContainsFunc(c.Networks, m.publishing)
 }
 
 // How long a call waits for a look: a moment for the first after a container was
@@ -105,7 +118,7 @@ func (m *Manager) verdict(n Network, list []Waiting) error {
 			continue
 		}
 		candidates++
-		if c.Elsewhere || slices.ContainsFunc(c.Networks, m.publishing) {
+		if m.served(c) {
 			return nil
 		}
 	}

@@ -241,3 +241,17 @@ func TestAnnotate(t *testing.T) {
 		r.check()
 	})
 }
+
+// Containers that would be refused are named, so that they are kept an eye on.
+func TestPublishedPortsSuspects(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.threeNetworks()
+		got := r.Waiting(time.Now(), []Waiting{
+			waiting("a", false, "none"), waiting("b", true, "none"), waiting("c", false, "internal", "docker"),
+			waiting("d", false, "internal", "external"), waiting("e", true), waiting("f", false),
+		}, false)
+		if strings.Join(got, " ") != "a d" {
+			t.Errorf("named are %v, want a and d", got)
+		}
+	})
+}

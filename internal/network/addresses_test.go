@@ -36,6 +36,7 @@ func TestForgottenAddresses(t *testing.T) {
 			r.rewrite("n", nil, map[string]func(*Endpoint){"a": func(ep *Endpoint) { ep.Phase = PhaseJoining }})
 			r.load()
 			r.run()
+			time.Sleep(time.Minute) // Docker does not try again
 		}, "10.0.0.2 fd00::2"},
 		"restart": {func(r *rig) { r.restart() }, ""},
 	} {

@@ -23,17 +23,29 @@ func (m *Manager) changeNetwork(e *entry, sync bool, change func(*Network)) erro
 	return nil
 }
 
+func (e *entry) isGone() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gone
+}
+
 // errGone answers calls that meet the removal of their network.
 var errGone = errors.New("the network is being removed")
 
-// forget removes the record of a network of which nothing is left.
+// forget removes the record of a network of which nothing is left, and then the
+// network.
 func (m *Manager) forget(e *entry) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := m.store.DeleteNetwork(e.value().ID); err != nil {
+	id := e.value().ID
+	if err := m.store.DeleteNetwork(id); err != nil {
 		return err
 	}
 	e.gone = true
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.networks, id)
+	delete(m.missing, id)
 	return nil
 }
 

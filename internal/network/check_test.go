@@ -59,7 +59,16 @@ func (r *rig) check() {
 	if diff := cmp.Diff(want, got, sortStrings, cmpopts.EquateEmpty()); diff != "" {
 		r.t.Errorf("the fabric differs from what is wanted (-want +there):\n%s", diff)
 	}
-	if diff := cmp.Diff(all, r.store.load(), sameNetworks); diff != "" {
+	stored := r.store.load()
+	for _, n := range stored {
+		for id, ep := range n.Endpoints {
+			if ep.Phase == PhaseJoining { // as the next process reads it
+				ep.Phase = PhaseCreated
+				n.Endpoints[id] = ep
+			}
+		}
+	}
+	if diff := cmp.Diff(all, stored, sameNetworks); diff != "" {
 		r.t.Errorf("the store differs from what is wanted (-want +stored):\n%s", diff)
 	}
 	if got := r.Claims(); got != claims {

@@ -28,10 +28,16 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
 	if e := m.entry(req.ID); e != nil {
-		if n := e.value(); n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) && cfg.completedAs(n.Config) {
+		switch n := e.value(); {
+		case n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) && cfg.completedAs(n.Config):
 			return nil
+		case n.Phase != PhaseDeleting:
+			return fmt.Errorf("cannot create network: network %s exists already, with other settings", req.ID.Short())
 		}
-		return fmt.Errorf("cannot create network: network %s exists already, with other settings or half removed", req.ID.Short())
+		// Docker asks again because we died half-way. First that is undone.
+		if err := m.finishNetwork(ctx, e); err != nil {
+			return fmt.Errorf("cannot create network: what is left of a try before cannot be removed: %w", err)
+		}
 	}
 	if err := m.fabric.Ready(ctx); err != nil {
 		return fmt.Errorf("cannot create network: %w", err)
@@ -142,8 +148,19 @@ func (m *Manager) DeleteNetwork(ctx context.Context, id ID) error {
 	return nil
 }
 
-// finishNetwork takes away all that a deleting network has, and its record last.
+// finishNetwork takes away all that a deleting network has, its record last, and
+// forgets it. Several calls at once come one after the other: the id may be
+// used again when the first of them returns.
 func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
+	select {
+	case e.finishing <- struct{}{}:
+		defer func() { <-e.finishing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if e.isGone() {
+		return nil
+	}
 	m.condemnDamaged(e, func(Damage) bool { return true })
 	n := e.value()
 	for _, ep := range n.SortedEndpoints() {
@@ -164,10 +181,6 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 		return err
 	}
 	m.log.InfoContext(ctx, "network deleted", "nid", n.ID)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.networks, n.ID)
-	delete(m.missing, n.ID)
 	return nil
 }
 

@@ -75,6 +75,8 @@ type entry struct {
 	cur  atomic.Pointer[Network]
 	gone bool // its record was removed and must not come back
 
+	finishing chan struct{} // capacity 1: held by who takes the network away
+
 	roundMu sync.Mutex // guards the two below
 	running bool
 	next    *round
@@ -108,9 +110,9 @@ func NewManager(o Options, loaded []Network) *Manager {
 		for id, ep := range n.Endpoints {
 			ep.Rev = m.rev.Add(1)
 			if ep.Phase == PhaseJoining {
-				ep.Phase = PhaseDeleting
-				m.abandonAddrs(n.ID, ep)
-				m.log.Info("undoing an interrupted attachment", "nid", n.ID, "eid", id)
+				// Docker asks again for half a minute, and then gives it up.
+				ep.Phase = PhaseCreated
+				m.log.Info("an attachment was interrupted", "nid", n.ID, "eid", id)
 			}
 			n.Endpoints[id] = ep
 			if ep.Phase != PhaseDeleting {
@@ -124,7 +126,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 }
 
 func newEntry(n Network) *entry {
-	e := &entry{}
+	e := &entry{finishing: make(chan struct{}, 1)}
 	e.cur.Store(&n)
 	return e
 }

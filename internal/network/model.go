@@ -40,8 +40,10 @@ type Phase string
 // once it was proved to work, and left when its container goes. Both end as
 // deleting: a tombstone that lives until nothing of it is left.
 //
-// Creating and joining found at start mean that the call died with its process
-// and that Docker was told of a failure: they are undone.
+// Creating and joining found at start mean that the call died with its process.
+// Docker asks again for half a minute. A network is undone, and made anew if it
+// is asked for; an endpoint is created again, waits for its Join, and is undone
+// if that does not come.
 const (
 	PhaseCreating Phase = "creating"
 	PhaseActive   Phase = "active"

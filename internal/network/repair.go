@@ -22,6 +22,7 @@ const (
 	sweepEvery     = 10 * time.Second
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
+	retryGrace    = 40 * time.Second // Join died with our process: dockerd tries again for 30 s
 	goneGrace     = 20 * time.Second // sandbox and link gone: nobody will tell us any more
 	homeGrace     = time.Minute      // sandbox gone, the container's end back here: or not moved yet, on engines up to 27
 	lostGrace     = 5 * time.Minute  // sandbox gone, but its end of the link is somewhere
@@ -255,6 +256,9 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 	switch ep.Phase {
 	case PhaseCreated:
+		if ep.Sandbox != "" {
+			return "its join was interrupted and not tried again"
+		}
 		return "never joined"
 	case PhaseLeft:
 		return "left and was not deleted"
@@ -270,6 +274,9 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch ep.Phase {
 	case PhaseCreated:
+		if ep.Sandbox != "" {
+			return retryGrace
+		}
 		return unjoinedGrace
 	case PhaseLeft:
 		return goneGrace // Docker deletes what has left at once

@@ -49,7 +49,7 @@ func TestRestart(t *testing.T) {
 		"network tombstone":   {PhaseDeleting, PhaseJoined, false, false, true},
 		"half removed":        {PhaseDeleting, PhaseDeleting, false, false, true},
 		"created":             {PhaseActive, PhaseCreated, true, false, false},
-		"joining":             {PhaseActive, PhaseJoining, true, false, true},
+		"joining":             {PhaseActive, PhaseJoining, true, false, false},
 		"left":                {PhaseActive, PhaseLeft, true, false, false},
 		"endpoint tombstone":  {PhaseActive, PhaseDeleting, true, false, true},
 		"unknown to the file": {PhaseActive, "", true, false, true},
@@ -98,6 +98,45 @@ func TestRestart(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What a dying process left half-way works when Docker asks again.
+func TestAskedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		r.endpoint("n", "a", "10.0.0.2/24")
+		r.join("n", "b", "10.0.0.3/24")
+		r.stop()
+		r.rewrite("n", nil, map[string]func(*Endpoint){
+			"a": func(ep *Endpoint) { ep.Phase, ep.Sandbox = PhaseJoining, sandbox("a") },
+			"b": func(ep *Endpoint) { ep.Phase = PhaseJoining },
+		})
+		r.load()
+		r.run()
+		for _, name := range []string{"a", "b"} {
+			r.must(nil, r.tryEndpoint("n", name, map[string]string{"a": "10.0.0.2/24", "b": "10.0.0.3/24"}[name]))
+			r.must(nil, r.tryJoin("n", name))
+		}
+		time.Sleep(5 * time.Minute)
+		r.settle()
+		r.check()
+		for _, name := range []string{"a", "b"} {
+			if ep, _ := r.findEndpoint(name); ep.Phase != PhaseJoined {
+				t.Errorf("endpoint %s is %q", name, ep.Phase)
+			}
+		}
+	})
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24", "vlan=7")
+		r.stop()
+		r.rewrite("n", func(n *Network) { n.Phase = PhaseCreating }, nil)
+		r.load()
+		r.run()
+		r.create("n", "10.0.0.0/24", "vlan=7")
+		r.settle()
+		r.join("n", "a", "10.0.0.2/24")
+		r.check()
+	})
 }
 
 // Nothing that Docker was told is lost by a power cut: records are synced before

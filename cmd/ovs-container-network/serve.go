@@ -112,9 +112,10 @@ func serve(ctx context.Context, h host, s settings) error {
 		return err
 	}
 	manager = network.NewManager(network.Options{
-		Fabric: fabric, Store: dir, Pools: pools{registry}, Log: log,
+		Fabric: fabric, Store: dir, Pools: pools{registry, log}, Log: log,
 		SandboxAlive: h.alive, Damaged: held.Damaged,
 	}, held.Networks)
+	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{
 		Networks: manager, IPAM: addresses{registry, manager}, Log: log,
 		OtherLinks: func(sandbox string) (bool, error) {
@@ -199,7 +200,10 @@ func newLogger(level, format string) (*slog.Logger, error) {
 }
 
 // pools lets the core tie networks to pools of our IPAM driver.
-type pools struct{ registry *ipam.Registry }
+type pools struct {
+	registry *ipam.Registry
+	log      *slog.Logger
+}
 
 func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error) {
 	if s.Space != ipam.AddressSpace && s.Space != ipam.GlobalAddressSpace {
@@ -217,6 +221,18 @@ func (p pools) Entered(id network.ID) { p.registry.Entered(string(id)) }
 
 func (p pools) Abandon(id network.ID, addrs []netip.Addr) error {
 	return p.registry.Abandon(string(id), addrs)
+}
+
+func (p pools) Audit(used func(network.ID) (map[netip.Addr]bool, bool)) error {
+	freed, err := p.registry.Audit(usedBy(used))
+	for _, a := range freed {
+		p.log.Info("freed an address that no endpoint has", "nid", a.Network, "address", a.Addr)
+	}
+	return err
+}
+
+func usedBy(used func(network.ID) (map[netip.Addr]bool, bool)) func(string) (map[netip.Addr]bool, bool) {
+	return func(id string) (map[netip.Addr]bool, bool) { return used(network.ID(id)) }
 }
 
 // addresses is the registry as Docker sees it.

@@ -29,6 +29,9 @@ func (r *Registry) Claim(network string, prefix netip.Prefix, gateway netip.Addr
 			}
 			won = true
 			changed := p.Network != network || p.Static != static
+			if p.Network == "" {
+				p.Own = append([]netip.Addr{}, p.Addrs...) // no endpoint yet: gateway and aux addresses
+			}
 			p.Network, p.Static = network, static
 			return p, changed, nil
 		})
@@ -83,7 +86,7 @@ func (r *Registry) Unclaim(network string) error {
 		err := r.change(p.ID, func(p Pool) (Pool, bool, error) {
 			changed := p.Network == network
 			if changed {
-				p.Network, p.Static = "", false
+				p.Network, p.Static, p.Own = "", false, nil
 			}
 			return p, changed, nil
 		})

@@ -392,7 +392,7 @@ func TestAutomaticPoolsEnd(t *testing.T) {
 	auto := choose4()
 	for n := range uint64(4000) {
 		prefix := auto.subnet(slotNumber(auto.base.Addr()) + n)
-		loaded = append(loaded, Pool{ID: PoolID(prefix.String()), Prefix: prefix, Auto: true, Seq: n})
+		loaded = append(loaded, Pool{ID: PoolID(prefix.String()), Prefix: prefix, Auto: true, Seq: n, Addrs: []netip.Addr{prefix.Addr().Next()}})
 	}
 	r := New(newStore(), loaded, "host")
 	seen := map[netip.Prefix]PoolID{}

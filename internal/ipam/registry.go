@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Store keeps pools. Both calls return when the change will survive a crash.
@@ -31,6 +32,11 @@ type Registry struct {
 	auto6 chooser
 
 	booked map[string][]booking // by network; see booked.go
+
+	started time.Time
+	begun   map[PoolID]bool                     // see audit.go
+	loose   map[PoolID]map[netip.Addr]bool      // see audit.go
+	idle    map[PoolID]map[netip.Addr]time.Time // see audit.go
 }
 
 // entry is a pool's place in the registry. It is in the map before its first
@@ -53,6 +59,11 @@ func New(store Store, loaded []Pool, seed string) *Registry {
 		booked: make(map[string][]booking),
 		auto4:  choose4(),
 		auto6:  choose6(seed),
+
+		started: time.Now(),
+		begun:   make(map[PoolID]bool),
+		loose:   make(map[PoolID]map[netip.Addr]bool),
+		idle:    make(map[PoolID]map[netip.Addr]time.Time),
 	}
 	loaded = slices.SortedFunc(slices.Values(loaded), bySeq)
 	for _, p := range loaded {
@@ -64,6 +75,9 @@ func New(store Store, loaded []Pool, seed string) *Registry {
 		e.value.Store(&p)
 		r.pools[p.ID] = e
 		r.seq = max(r.seq, p.Seq)
+		if p.Network == "" && len(p.Addrs) == 0 {
+			r.begun[p.ID] = true
+		}
 		if p.Auto {
 			r.auto4.skip(p.Prefix)
 			r.auto6.skip(p.Prefix)
@@ -75,7 +89,8 @@ func New(store Store, loaded []Pool, seed string) *Registry {
 // RequestPool makes a new pool, also when an equal one exists. pool is a
 // subnet, or empty to have one chosen that overlaps no other pool; the same
 // one is not chosen again until all others had their turn. subPool narrows
-// automatic addresses and may be empty.
+// automatic addresses and may be empty. A request that Docker sends again because
+// the last process died over it gets the pool that this one made.
 func (r *Registry) RequestPool(pool, subPool string, opts map[string]string, v6 bool) (Pool, error) {
 	if err := checkOptions(opts); err != nil {
 		return Pool{}, err
@@ -89,6 +104,9 @@ func (r *Registry) RequestPool(pool, subPool string, opts map[string]string, v6 
 		if p.Prefix, p.Range, err = parseSubnet(pool, subPool, v6); err != nil {
 			return Pool{}, err
 		}
+	}
+	if again, ok := r.askedAgain(p, v6); ok {
+		return again, nil
 	}
 	e, err := r.reserve(&p, v6)
 	if err != nil {
@@ -158,6 +176,7 @@ func (r *Registry) RequestAddress(id PoolID, req Request) (netip.Prefix, error) 
 	var answer netip.Prefix
 	var from Pool
 	err := r.change(id, func(p Pool) (Pool, bool, error) {
+		p = r.withoutLoose(p, req)
 		next, addr, changed, err := p.take(req)
 		from = p
 		answer = netip.PrefixFrom(addr, p.Prefix.Bits())
@@ -173,6 +192,7 @@ func (r *Registry) RequestAddress(id PoolID, req Request) (netip.Prefix, error) 
 		}
 		return netip.Prefix{}, err
 	}
+	r.tighten(id, answer.Addr())
 	if !req.Gateway {
 		r.book(from, answer.Addr())
 	}
@@ -186,6 +206,7 @@ func (r *Registry) ReleaseAddress(id PoolID, addr string) error {
 	if err != nil {
 		return nil
 	}
+	r.tighten(id, a)
 	err = r.change(id, func(p Pool) (Pool, bool, error) {
 		next, changed := p.release(a)
 		return next, changed, nil
@@ -233,6 +254,9 @@ func (r *Registry) forget(id PoolID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pools, id)
+	delete(r.begun, id)
+	delete(r.loose, id)
+	delete(r.idle, id)
 }
 
 func bySeq(a, b Pool) int { return cmp.Compare(a.Seq, b.Seq) }

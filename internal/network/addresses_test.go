@@ -1,10 +1,14 @@
 package network_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	. "github.com/ovs-container-network/ovs-container-network/internal/network"
 )
@@ -210,6 +214,32 @@ func TestKnownMeetsDelete(t *testing.T) {
 		r.check()
 		if r.Has(nid("second")) {
 			t.Error("the removed network is back")
+		}
+	})
+}
+
+// The IPAM driver is told again and again which addresses have an endpoint, but
+// not of a swarm's network or of one with a record that could not be read.
+func TestAuditIsTold(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		swarm := ID(strings.Repeat("s", 25))
+		for _, id := range []ID{nid("n"), nid("damaged"), swarm} {
+			req := CreateRequest{ID: id, Subnets: subnets("10.0.0.0/24"), Options: opts("bridge=br-" + string(id)[:5])}
+			req.Subnets[0].Space = ourSpace
+			r.must(nil, r.CreateNetwork(t.Context(), req))
+		}
+		r.dual("n", "a", "10.0.0.2/24", "fd00::2/64", "")
+		r.endpoint("n", "b", "10.0.0.3/24")
+		r.stop()
+		r.damaged = []Damage{{Network: nid("damaged"), Endpoint: eid("x"), Err: errors.New("cut off")}}
+		r.load()
+		r.run()
+		time.Sleep(15 * time.Second)
+		want := map[ID]string{nid("n"): "10.0.0.2 10.0.0.3 fd00::2"}
+		r.pools.mu.Lock()
+		defer r.pools.mu.Unlock()
+		if diff := cmp.Diff(want, r.pools.audited); diff != "" {
+			t.Errorf("(-want +told):\n%s", diff)
 		}
 	})
 }

@@ -150,6 +150,27 @@ func (m *Manager) Uses(id ID, addr netip.Addr) bool {
 	return false
 }
 
+// UsedAddrs are the addresses of all endpoints of a network, whatever their
+// phase. known is false when they may be incomplete, and for a swarm's network:
+// its addresses are booked for other hosts, too.
+func (m *Manager) UsedAddrs(id ID) (used map[netip.Addr]bool, known bool) {
+	e := m.entry(id)
+	if e == nil || len(id) != 64 || e.value().Phase != PhaseActive {
+		return nil, false
+	}
+	if slices.ContainsFunc(m.Damaged(), func(d Damage) bool { return d.Network == id }) {
+		return nil, false
+	}
+	n := e.value()
+	used = make(map[netip.Addr]bool, len(n.Endpoints))
+	for _, ep := range n.Endpoints {
+		for _, a := range ep.Addrs {
+			used[a.Addr()] = true
+		}
+	}
+	return used, true
+}
+
 // addrsOf returns the bare addresses of an endpoint.
 func addrsOf(ep Endpoint) []netip.Addr {
 	addrs := make([]netip.Addr, 0, len(ep.Addrs))

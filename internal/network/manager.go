@@ -27,6 +27,9 @@ type Pools interface {
 	// Abandon frees the addresses of an endpoint that Docker gave up without
 	// telling: it will not release them either.
 	Abandon(id ID, addrs []netip.Addr) error
+	// Audit frees the addresses that have been booked for no endpoint for a while.
+	// used tells the addresses of a network's endpoints, if they can be told.
+	Audit(used func(ID) (addrs map[netip.Addr]bool, known bool)) error
 }
 
 // Manager owns all networks. Its methods are called by many goroutines at once;

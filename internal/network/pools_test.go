@@ -17,9 +17,10 @@ type fakePools struct {
 	mu        sync.Mutex // guards the following
 	claimed   map[ID]int
 	static    map[ID]bool
-	forgotten []ID     // networks whose pools nobody will release
-	entered   []ID     // networks of which an endpoint was being created
-	freed     []string // addresses of endpoints that Docker gave up
+	forgotten []ID          // networks whose pools nobody will release
+	entered   []ID          // networks of which an endpoint was being created
+	freed     []string      // addresses of endpoints that Docker gave up
+	audited   map[ID]string // addresses in use as the last Audit was told
 	fail      error
 }
 
@@ -72,6 +73,24 @@ func (p *fakePools) Abandon(_ ID, addrs []netip.Addr) error {
 	defer p.mu.Unlock()
 	for _, a := range addrs {
 		p.freed = append(p.freed, a.String())
+	}
+	return p.fail
+}
+
+func (p *fakePools) Audit(used func(ID) (map[netip.Addr]bool, bool)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.audited = map[ID]string{}
+	for id := range p.claimed {
+		if addrs, known := used(id); known {
+			p.audited[id] = strings.Join(slices.Sorted(func(yield func(string) bool) {
+				for a := range addrs {
+					if !yield(a.String()) {
+						return
+					}
+				}
+			}), " ")
+		}
 	}
 	return p.fail
 }

@@ -187,6 +187,9 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 			return nil
 		case <-sweep.C:
 			m.sweep(gone)
+			if err := m.pools.Audit(m.UsedAddrs); err != nil {
+				m.log.Warn("cannot free addresses that nobody uses", "err", err)
+			}
 		case <-net.C:
 			net.Reset(jitter(safetyNet))
 			m.Dirty()

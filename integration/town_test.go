@@ -138,7 +138,7 @@ func (w *town) inOrder() error {
 	found := map[string]bool{}
 	for _, n := range s.Networks {
 		switch want, known := w.degraded[n.Name]; {
-		case !known && n.Health != "ok", known && (n.Health == "ok" || !strings.Contains(strings.Join(n.Problems, "\n"), want)):
+		case !known && n.Health != "ok", known && (n.Health == "ok" || !strings.Contains(fmt.Sprint(n.Problems), want)):
 			wrong("network %s is %s: %q", n.Name, n.Health, n.Problems)
 		}
 		for _, e := range n.Ends {

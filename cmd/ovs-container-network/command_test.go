@@ -74,7 +74,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s: the help is poor:\n%s", args, out)
 		}
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			if f.Name == "help" || f.Name == "output" {
+			if f.Name == "help" || f.Name == "output" || f.Name == "dry-run" {
 				return
 			}
 			variable := "OCN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
@@ -83,7 +83,7 @@ func TestHelp(t *testing.T) {
 			}
 		})
 	})
-	for _, want := range []string{"serve", "status", "version"} {
+	for _, want := range []string{"serve", "status", "doctor", "gc", "version"} {
 		if out, _ := run(t); !strings.Contains(out, want) || !strings.Contains(strings.Join(names, " "), want) {
 			t.Errorf("there is no command %s:\n%s", want, out)
 		}
@@ -165,7 +165,7 @@ func answering(t *testing.T, s control.Status) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: control.Handler(func() control.Status { return s })}
+	srv := &http.Server{Handler: control.Daemon{Status: func() control.Status { return s }}.Handler()}
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close(); <-done })

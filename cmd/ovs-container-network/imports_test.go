@@ -24,7 +24,8 @@ var allowed = map[string][]string{
 	"internal/ovs":         {"internal/network", "internal/ovsdb", "internal/link"},
 	"internal/dockerapi":   {"internal/network", "internal/ipam"},
 	"internal/dockerwatch": {"internal/network"},
-	"internal/control":     {"internal/network", "internal/ipam"},
+	"internal/control":     {"internal/network", "internal/ipam", "internal/diag"},
+	"internal/diag":        {},
 }
 
 // only are packages that one package of ours hides from all others.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,7 +20,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := newRoot().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "ovs-container-network:", err)
+		if !errors.Is(err, errUnhealthy) {
+			fmt.Fprintln(os.Stderr, "ovs-container-network:", err)
+		}
 		os.Exit(1)
 	}
 }
@@ -40,7 +43,7 @@ does.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServe(), newStatus(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newDoctor(), newGC(), newVersion())
 	return root
 }
 

@@ -105,14 +105,14 @@ func serve(ctx context.Context, h host, s settings) error {
 	}
 	defer links.Close()
 
-	registry := ipam.New(dir, held.Pools, hostID)
+	registry := ipam.New(faultyPools(dir, held.Pools), held.Pools, hostID)
 	var manager *network.Manager
 	fabric, err := ovs.New(s.ovsdb, links, log, func(ids ...network.ID) { manager.Dirty(ids...) })
 	if err != nil {
 		return err
 	}
 	manager = network.NewManager(network.Options{
-		Fabric: fabric, Store: dir, Pools: pools{registry, log}, Log: log,
+		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, log}), Log: log,
 		SandboxAlive: h.alive, Damaged: held.Damaged,
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
@@ -133,16 +133,19 @@ func serve(ctx context.Context, h host, s settings) error {
 		return err
 	}
 	started := time.Now()
+	damaged := func() (list []string) {
+		for _, d := range manager.Damaged() {
+			list = append(list, fmt.Sprintf("%s: %v", d.Path, d.Err))
+		}
+		for _, err := range held.BadPools {
+			list = append(list, err.Error())
+		}
+		return list
+	}
 	status := func() control.Status {
 		c := control.Status{
 			Version: version, Form: h.form(), Started: started, HostID: hostID,
-			Networks: manager.Reports(), Pools: registry.Pools(),
-		}
-		for _, d := range manager.Damaged() {
-			c.Damaged = append(c.Damaged, fmt.Sprintf("%s: %v", d.Path, d.Err))
-		}
-		for _, err := range held.BadPools {
-			c.Damaged = append(c.Damaged, err.Error())
+			Networks: manager.Reports(), Pools: registry.Pools(), Damaged: damaged(),
 		}
 		c.OVS.Version = fabric.Version()
 		var err error
@@ -152,13 +155,24 @@ func serve(ctx context.Context, h host, s settings) error {
 		return c
 	}
 
+	doc := &doctor{
+		dir: dir, damaged: damaged, fabric: fabric, manager: manager, registry: registry, dockerHost: s.dockerHost,
+	}
+	for _, l := range forDocker {
+		doc.sockets = append(doc.sockets, l.Addr().String())
+	}
+	commands := control.Daemon{
+		Status: status, Doctor: doc.examine,
+		GC: func(ctx context.Context, dryRun bool) control.Garbage { return doc.collect(ctx, log, dryRun) },
+	}
+
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return fabric.Run(ctx) })
 	g.Go(func() error { return manager.Run(ctx) })
 	for _, l := range forDocker {
-		g.Go(func() error { return serveHTTP(ctx, l, api.Handler()) })
+		g.Go(func() error { return serveHTTP(ctx, l, faultyHandler(api.Handler())) })
 	}
-	g.Go(func() error { return serveHTTP(ctx, forCommands, control.Handler(status)) })
+	g.Go(func() error { return serveHTTP(ctx, forCommands, commands.Handler()) })
 	if s.dockerHost != "none" {
 		g.Go(func() error {
 			return dockerwatch.Run(ctx, dockerwatch.Config{

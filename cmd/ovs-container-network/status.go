@@ -103,8 +103,11 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 // remarks are the reasons behind every health that is not ok, and notes.
 func remarks(s control.Status) (lines []string) {
 	for _, n := range s.Networks {
-		for _, p := range append(n.Problems, n.Notes...) {
-			lines = append(lines, fmt.Sprintf("%s: %s", nameOf(n), p))
+		for _, p := range n.Problems {
+			lines = append(lines, fmt.Sprintf("%s: %s", nameOf(n), p.Cause))
+		}
+		for _, note := range n.Notes {
+			lines = append(lines, fmt.Sprintf("%s: %s", nameOf(n), note))
 		}
 		for _, e := range n.Ends {
 			if e.Health == "degraded" {

@@ -30,7 +30,7 @@ func aStatus(now time.Time) control.Status {
 			ID: "3de7188c573cd264d17219a02e869111", Name: "web", Bridge: "br-int", VLAN: "4094", VLANMode: network.VLANAuto, MTU: 1500,
 			Gateway: network.GatewayDocker, IPAM: network.IPAMDocker, Phase: network.PhaseActive, Health: "degraded",
 			Subnets:  []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00::/64")}},
-			Problems: []string{"bridge br-int got an uplink"},
+			Problems: []network.Problem{{Cause: "bridge br-int got an uplink"}},
 			Ends: []network.EndpointReport{
 				end("2", "a", "ocn000000000002", "ok", "", 5),
 				end("3", "b-with-a-long-name", "ocn000000000003", "degraded", "its link is gone: restart the container", -1),

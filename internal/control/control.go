@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/ovs-container-network/ovs-container-network/internal/diag"
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
@@ -39,14 +40,48 @@ type Database struct {
 	Version   string    `json:"version,omitempty"` // of the software behind it
 }
 
-// Handler serves the socket. status is called for each request.
-func Handler(status func() Status) http.Handler {
+// Garbage is what nobody owned any more.
+type Garbage struct {
+	Pieces []Piece `json:"pieces"`
+	// Unseen says why some kinds could not be looked for, empty if all were.
+	Unseen string `json:"unseen,omitempty"`
+}
+
+// Piece is one thing that nobody owned.
+type Piece struct {
+	Kind    string `json:"kind"` // port, link, bridge, chain, network, record, pool, address
+	Name    string `json:"name"`
+	Why     string `json:"why"`
+	Removed bool   `json:"removed"`
+	Error   string `json:"error,omitempty"` // why it could not be removed
+}
+
+// Daemon is what the commands can ask for. Each function is called for each
+// request, and ends when its caller is gone.
+type Daemon struct {
+	Status  func() Status
+	Doctor  func(context.Context) diag.Report
+	GC      func(ctx context.Context, dryRun bool) Garbage
+	Metrics http.Handler // in Prometheus' text format; may be nil
+}
+
+// Handler serves the socket.
+func (d Daemon) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(status()) //nolint:errcheck // the caller is gone
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.Status()) })
+	mux.HandleFunc("POST /v1/doctor", func(w http.ResponseWriter, r *http.Request) { answer(w, d.Doctor(r.Context())) })
+	mux.HandleFunc("POST /v1/gc", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, d.GC(r.Context(), r.URL.Query().Get("dry-run") == "true"))
 	})
+	if d.Metrics != nil {
+		mux.Handle("GET /v1/metrics", d.Metrics)
+	}
 	return mux
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) //nolint:errcheck // the caller is gone
 }
 
 // Client asks the daemon behind a socket.
@@ -55,13 +90,15 @@ type Client struct {
 	http   http.Client
 }
 
-// callTimeout bounds a command's question.
-const callTimeout = 10 * time.Second
+// callTimeout bounds a command's question, workTimeout one that needs work.
+const (
+	callTimeout = 10 * time.Second
+	workTimeout = time.Minute
+)
 
 // NewClient makes a Client. It connects at the first call.
 func NewClient(socket string) *Client {
 	c := &Client{socket: socket}
-	c.http.Timeout = callTimeout
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
@@ -72,11 +109,25 @@ func NewClient(socket string) *Client {
 // Status asks for the status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	return s, c.get(ctx, "/v1/status", &s)
+	return s, c.ask(ctx, callTimeout, http.MethodGet, "/v1/status", &s)
 }
 
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://daemon"+path, nil)
+// Doctor has the daemon examine itself and what it works with.
+func (c *Client) Doctor(ctx context.Context) (diag.Report, error) {
+	var r diag.Report
+	return r, c.ask(ctx, workTimeout, http.MethodPost, "/v1/doctor", &r)
+}
+
+// GC has the daemon remove what nobody owns, or only list it.
+func (c *Client) GC(ctx context.Context, dryRun bool) (Garbage, error) {
+	var g Garbage
+	return g, c.ask(ctx, workTimeout, http.MethodPost, fmt.Sprintf("/v1/gc?dry-run=%v", dryRun), &g)
+}
+
+func (c *Client) ask(ctx context.Context, limit time.Duration, method, path string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, nil)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func TestStatus(t *testing.T) {
 		Networks: []network.Report{{
 			ID: "n", Name: "blue", Bridge: "br0", VLAN: "7", VLANMode: network.VLANTag, MTU: 1500, Gateway: network.GatewayDocker,
 			Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00::/64"), Gateway: netip.MustParseAddr("fd00::1")}},
-			Phase:   network.PhaseActive, Health: "degraded", Problems: []string{"<&>"}, Notes: []string{"note"},
+			Phase:   network.PhaseActive, Health: "degraded", Problems: []network.Problem{{Cause: "<&>"}}, Notes: []string{"note"},
 			Ends: []network.EndpointReport{{
 				ID: "e", MAC: "02:00:00:00:00:01", Addrs: []string{"10.0.0.2/24"}, VLAN: "none", ExternalIDs: map[string]string{"k": "v"},
 				EndpointStatus: network.EndpointStatus{Port: "ocn1", OFPort: 3, Linked: true, Health: "ok"},
@@ -54,7 +54,7 @@ func TestStatus(t *testing.T) {
 		Damaged: []string{"/x: broken"},
 	}
 	asked := 0
-	c := NewClient(serve(t, Handler(func() Status { asked++; want.HostID = fmt.Sprint(asked); return want })))
+	c := NewClient(serve(t, Daemon{Status: func() Status { asked++; want.HostID = fmt.Sprint(asked); return want }}.Handler()))
 	for i := range 3 {
 		got, err := c.Status(t.Context())
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" || err != nil || asked != i+1 {
@@ -112,7 +112,7 @@ func TestNoStatus(t *testing.T) {
 // A daemon that hangs is given up with the caller's deadline.
 func TestHangingDaemon(t *testing.T) {
 	gate := make(chan struct{})
-	socket := serve(t, Handler(func() Status { <-gate; return Status{} }))
+	socket := serve(t, Daemon{Status: func() Status { <-gate; return Status{} }}.Handler())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := NewClient(socket).Status(ctx)
@@ -124,7 +124,7 @@ func TestHangingDaemon(t *testing.T) {
 
 // The socket offers what the commands need and nothing else.
 func TestOnlyWhatIsOffered(t *testing.T) {
-	socket := serve(t, Handler(func() Status { return Status{} }))
+	socket := serve(t, Daemon{Status: func() Status { return Status{} }}.Handler())
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)

@@ -139,6 +139,10 @@ func (e *engine) events(ctx context.Context) (io.ReadCloser, error) {
 type listed struct {
 	ID, Name, Driver string
 	Internal         bool
+	IPAM             struct {
+		Driver string
+		Config []struct{ Subnet string }
+	}
 }
 
 // publishes tells whether the network of another driver may publish ports.

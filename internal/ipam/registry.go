@@ -43,6 +43,7 @@ type Registry struct {
 // write, so that two automatic requests cannot choose the same prefix.
 type entry struct {
 	prefix netip.Prefix // never changes
+	since  time.Time    // when this process came to know it
 
 	mu sync.Mutex // one change at a time; held while the store writes. Registry.mu may be taken under it, not the other way
 	// value is what the store holds: nil before the first write and after
@@ -71,7 +72,7 @@ func New(store Store, loaded []Pool, seed string) *Registry {
 		p.Addrs = append(make([]netip.Addr, 0, len(p.Addrs)), p.Addrs...)
 		slices.SortFunc(p.Addrs, netip.Addr.Compare) // the search relies on it, whoever wrote the file
 		p.Addrs = slices.Compact(p.Addrs)
-		e := &entry{prefix: p.Prefix}
+		e := &entry{prefix: p.Prefix, since: time.Now()}
 		e.value.Store(&p)
 		r.pools[p.ID] = e
 		r.seq = max(r.seq, p.Seq)
@@ -145,7 +146,7 @@ func (r *Registry) reserve(p *Pool, v6 bool) (*entry, error) {
 	var unique [8]byte
 	rand.Read(unique[:])
 	p.ID = PoolID(fmt.Sprintf("local/%x/%v", unique, p.Prefix))
-	e := &entry{prefix: p.Prefix}
+	e := &entry{prefix: p.Prefix, since: time.Now()}
 	r.pools[p.ID] = e
 	return e, nil
 }

@@ -3,6 +3,7 @@ package ipam
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Summary says how full a pool is.
@@ -43,6 +44,14 @@ func (r *Registry) Lookup(id PoolID) (Pool, bool) {
 	return Pool{}, false
 }
 
+// Known tells when this process made or loaded a pool; now, if it has not got it.
+func (r *Registry) Known(id PoolID) time.Time {
+	if e := r.entry(id); e != nil {
+		return e.since
+	}
+	return time.Now()
+}
+
 // snapshot is every stored pool in order of creation.
 func (r *Registry) snapshot() []Pool {
 	r.mu.RLock()
@@ -61,4 +70,11 @@ func (r *Registry) snapshot() []Pool {
 func (p Pool) clone() Pool {
 	p.Addrs = append(make([]netip.Addr, 0, len(p.Addrs)), p.Addrs...)
 	return p
+}
+
+// Capacity is the number of addresses of a subnet that machines may have, the
+// gateway included.
+func Capacity(prefix netip.Prefix) uint64 {
+	prefix = prefix.Masked()
+	return count(first(prefix), last(prefix))
 }

@@ -44,16 +44,35 @@ const (
 	shieldTimeout = 20 * time.Second
 )
 
-// PruneShields removes the shields of all links for which keep is false.
-func (k *Kernel) PruneShields(keep func(host string) bool) error {
+// Shielded returns the names of all links with a shield; nil where the kernel has
+// no nf_tables.
+func (k *Kernel) Shielded() (map[string]bool, error) {
 	k.shields.mu.Lock()
+	defer k.shields.mu.Unlock()
 	have, err := k.shields.listLocked()
-	k.shields.mu.Unlock()
 	if unsupported(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("list shields: %w", err)
+		return nil, fmt.Errorf("list shields: %w", err)
+	}
+	return have, nil
+}
+
+// Shield puts shields on links that have none.
+func (k *Kernel) Shield(hosts []string) error {
+	want := make(map[string]bool, len(hosts))
+	for _, h := range hosts {
+		want[h] = true
+	}
+	return errors.Join(slices.Collect(maps.Values(k.shields.set(want)))...)
+}
+
+// PruneShields removes the shields of all links for which keep is false.
+func (k *Kernel) PruneShields(keep func(host string) bool) error {
+	have, err := k.Shielded()
+	if err != nil {
+		return err
 	}
 	want := map[string]bool{}
 	for host := range have {

@@ -19,11 +19,10 @@ type Veth struct {
 	Alias      string           // of Host; proves that the pair is ours
 	// Shield is needed by the userspace datapath. It reads and writes Host
 	// through a packet socket, and so the host's own stack sees the frames too,
-	// and answers them; and a checksum left to the hardware is never computed.
-	// With Shield the host stack does not see frames of Host, and Peer computes
-	// its checksums itself. Without it a shield left from before is removed: the
-	// kernel datapath would not get a frame past it.
-	Shield bool
+	// and answers them. With Shield it does not. Without it a shield left from
+	// before is removed: the kernel datapath would not get a frame past it.
+	Shield  bool
+	Offload Offload // of Peer
 }
 
 // unfinished is the link group of a host end from its creation until its alias
@@ -38,7 +37,7 @@ const ipv6MinMTU = 1280
 // Peer is left down, dockerd sets it up.
 //
 // An existing pair is checked and repaired. Its Peer is looked at only if it is
-// still here. If Host names a link that is not ours, or the Peer of ours has
+// still here, and its offloads stay what they are once it is not. If Host names a link that is not ours, or the Peer of ours has
 // another name, that is an error and nothing is changed. A pair that could not
 // be completed is removed again, if this call created it.
 func (k *Kernel) Ensure(v Veth) (created bool, err error) {
@@ -114,8 +113,8 @@ func (k *Kernel) exist(v Veth, find finder, r *result) error {
 		err := k.create(v)
 		if err == nil {
 			r.created, r.setUp = true, true
-			if err = k.finish(v); err == nil && v.Shield {
-				err = k.computeChecksums(v.Peer) // before dockerd takes it
+			if err = k.finish(v); err == nil {
+				err = k.setOffload(v.Peer, v.Offload) // before dockerd takes it
 			}
 			return err
 		}
@@ -189,10 +188,13 @@ func (k *Kernel) create(v Veth) error {
 
 // finish gives Host what cannot be given at creation. It comes before any end is
 // up, or the host end would get a link-local address.
+//
+// The group says what became of Peer's offloads, which nobody can ask once Peer
+// is in a container.
 func (k *Kernel) finish(v Veth) error {
 	ours := change{
 		nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(v.Alias)),
-		nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(0)),
+		nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(v.Offload.group())),
 	}
 	err := k.change(v.Host, append(ours, noIPv6Address()...))
 	if errors.Is(err, unix.EAFNOSUPPORT) {
@@ -241,8 +243,11 @@ func (k *Kernel) repairPeer(v Veth, in Info, find finder) error {
 	if len(c) > 0 {
 		err = k.change(v.Peer, c)
 	}
-	if err == nil && v.Shield {
-		err = k.computeChecksums(v.Peer)
+	if err == nil && in.Alias != "" && in.group != v.Offload.group() {
+		err = k.change(v.Host, change{nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(v.Offload.group()))})
+	}
+	if err == nil {
+		err = k.setOffload(v.Peer, v.Offload)
 	}
 	if errors.Is(err, unix.ENODEV) {
 		return nil // dockerd took it just now

@@ -33,7 +33,7 @@ func TestEnsureCreates(t *testing.T) {
 			t.Errorf("peer %+v", peer)
 		}
 		if !txChecksum(t, k, v.Peer) {
-			t.Error("checksum offload is off without a shield")
+			t.Error("checksum offload is off though nobody asked")
 		}
 		if have, table := shielded(t, k); len(have) != 0 || table {
 			t.Errorf("shields %v, table %v", have, table)
@@ -112,7 +112,7 @@ func TestEnsureRepairs(t *testing.T) {
 			inNS(t, func() {
 				k := open(t)
 				v := pair(1)
-				v.Shield = true
+				v.Shield, v.Offload = true, OffloadNone
 				_, err := k.Ensure(v)
 				check(t, err)
 				tt.spoil(t, k, v)
@@ -286,7 +286,7 @@ func TestPeerAway(t *testing.T) {
 		k := open(t)
 		ns, path := otherNS(t)
 		v := pair(1)
-		v.Shield = true
+		v.Shield, v.Offload = true, OffloadNone
 		_, err := k.Ensure(v)
 		check(t, err)
 		move(t, v.Peer, ns, "")

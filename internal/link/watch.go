@@ -17,6 +17,8 @@ type Event struct {
 	Gone  bool // removed, or moved to another namespace
 	Up    bool
 	Alias string
+	// Offloaded is that of Info.
+	Offloaded bool
 	// Overflow: events were lost, the other fields are empty. List again.
 	Overflow bool
 }
@@ -73,7 +75,7 @@ func (k *Kernel) Watch(ctx context.Context, f func(Event)) error {
 				f(Event{Overflow: true}) // an event we cannot tell, so look
 				continue
 			}
-			f(Event{Name: in.Name, Index: in.Index, Gone: gone, Up: in.Up && !gone, Alias: in.Alias})
+			f(Event{Name: in.Name, Index: in.Index, Gone: gone, Up: in.Up && !gone, Alias: in.Alias, Offloaded: in.Offloaded()})
 		}
 	}
 }

@@ -11,6 +11,19 @@ func (m *Manager) Damaged() []Damage {
 	return slices.Clone(m.damaged)
 }
 
+// Spares tells whether something with these ids, empty where they are not known,
+// may belong to a record that could not be read.
+func (m *Manager) Spares(id ID, eid EndpointID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.damaged, func(d Damage) bool {
+		if d.Endpoint == "" {
+			return id == "" || d.Network == id
+		}
+		return d.Endpoint == eid
+	})
+}
+
 // undamage forgets the damaged records of a network that match, because Docker
 // has said that what they describe is gone, and returns them.
 func (m *Manager) undamage(id ID, match func(Damage) bool) (found []Damage) {

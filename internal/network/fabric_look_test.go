@@ -89,7 +89,7 @@ func (f *fakeFabric) Observe(n Network) Status {
 	defer f.mu.Unlock()
 	s := Status{Health: "ok", Datapath: "system", Endpoints: map[EndpointID]EndpointStatus{}}
 	if f.down {
-		s.Health, s.Problems = "degraded", []string{errUnreachable.Error()}
+		s.Health, s.Problems = "degraded", []Problem{{Cause: errUnreachable.Error()}}
 	}
 	for id := range n.Endpoints {
 		host, _ := id.Links()

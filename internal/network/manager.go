@@ -54,6 +54,8 @@ type Manager struct {
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
 	repair repairQueue
+
+	failures failureLog
 }
 
 // Options are the parts a Manager works with. All are required but Now.
@@ -100,6 +102,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		segments: make(map[segment]map[any]holder),
 	}
 	m.repair.init()
+	m.failures.last, m.failures.count = make(map[ID]error), make(map[ID]int)
 	m.waiting.init()
 	for _, n := range loaded {
 		n.Rev = m.rev.Add(1)

@@ -142,6 +142,7 @@ const (
 	KeyContainerID   = "container_id"
 	KeyContainerName = "container_name"
 	KeyAttachedMAC   = "attached-mac" // Open vSwitch's own name for it
+	KeyOffload       = "offload"      // "on": the container leaves checksums to the switch
 
 	// Owner is the value of KeyOwner on every row this driver made.
 	Owner = "ovs-container-network"
@@ -297,20 +298,29 @@ func (e *ApplyError) Error() string {
 // Status is what a fabric observes of one network.
 type Status struct {
 	Health    string                        `json:"health"` // ok, degraded
-	Problems  []string                      `json:"problems,omitempty"`
+	Problems  []Problem                     `json:"problems,omitempty"`
 	Datapath  string                        `json:"datapath,omitempty"` // system, netdev
 	Endpoints map[EndpointID]EndpointStatus `json:"endpoints,omitempty"`
 }
 
 // EndpointStatus is what a fabric observes of one endpoint.
 type EndpointStatus struct {
-	Port   string `json:"port"`
-	OFPort int    `json:"ofport"`
-	Linked bool   `json:"linked"` // the host end of its link exists
-	Home   bool   `json:"home"`   // the container's end is in the host's namespace
-	Health string `json:"health"` // ok, degraded, detached, removing
-	Reason string `json:"reason,omitempty"`
+	Port   string   `json:"port"`
+	OFPort int      `json:"ofport"`
+	Linked bool     `json:"linked"` // the host end of its link exists
+	Home   bool     `json:"home"`   // the container's end is in the host's namespace
+	Health string   `json:"health"` // ok, degraded, detached, removing
+	Reason string   `json:"reason,omitempty"`
+	Mend   []string `json:"mend,omitempty"`
 }
+
+// Problem is something of a network that is not as it should be.
+type Problem struct {
+	Cause string   `json:"cause"`
+	Mend  []string `json:"mend,omitempty"` // commands, or what to do
+}
+
+func (p Problem) String() string { return p.Cause }
 
 // Damage is a record that could not be read. What it describes is reported,
 // left alone and never pruned.

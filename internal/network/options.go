@@ -304,7 +304,7 @@ func checkText(v string) error {
 // reservedIDs are external_ids keys with a meaning to this driver, to
 // ovs-vswitchd or to ovn-controller (ovs-vswitchd.conf.db(5), ovn-controller(8)).
 var reservedIDs = []string{
-	KeyOwner, KeyNetworkID, KeyNetworkName, KeyEndpointID, KeyTenantID, KeyContainerID, KeyContainerName, KeyAttachedMAC,
+	KeyOwner, KeyNetworkID, KeyNetworkName, KeyEndpointID, KeyTenantID, KeyContainerID, KeyContainerName, KeyAttachedMAC, KeyOffload,
 	"iface-id", "iface-id-ver", "iface-status", "vm-id", "vm-uuid", "xs-vif-uuid", "xs-network-uuid", "xs-vm-uuid",
 	"vif-plugging", "fake-bridge-id",
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -100,7 +99,6 @@ func (m *Manager) runRepairs(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(repairWorkers)
 	defer workers.Wait() //nolint:errcheck // the workers return no error
-	failures := &failureLog{last: make(map[ID]string), count: make(map[ID]int)}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -113,7 +111,7 @@ func (m *Manager) runRepairs(ctx context.Context) error {
 		ids, wait := m.repair.take()
 		for _, id := range ids {
 			workers.Go(func() error {
-				m.repairOne(ctx, id, failures)
+				m.repairOne(ctx, id)
 				return nil
 			})
 		}
@@ -124,9 +122,16 @@ func (m *Manager) runRepairs(ctx context.Context) error {
 // failureLog remembers what went wrong last, so that a fault that stays is
 // logged once and tried ever more rarely.
 type failureLog struct {
-	mu    sync.Mutex
-	last  map[ID]string
+	mu    sync.Mutex // guards the following
+	last  map[ID]error
 	count map[ID]int
+}
+
+// of returns what went wrong at the last repair of a network.
+func (f *failureLog) of(id ID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last[id]
 }
 
 // note returns whether err is news, and the time to wait before the next try.
@@ -134,22 +139,22 @@ func (f *failureLog) note(id ID, err error) (news bool, wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {
-		news = f.last[id] != ""
+		news = f.last[id] != nil
 		delete(f.last, id)
 		delete(f.count, id)
 		return news, 0
 	}
-	news = f.last[id] != err.Error()
-	f.last[id] = err.Error()
+	news = f.last[id] == nil || f.last[id].Error() != err.Error()
+	f.last[id] = err
 	f.count[id]++
 	wait = min(repairMaxDelay, time.Second<<min(f.count[id]-1, 6))
 	return news, wait
 }
 
-func (m *Manager) repairOne(ctx context.Context, id ID, failures *failureLog) {
+func (m *Manager) repairOne(ctx context.Context, id ID) {
 	e := m.entry(id)
 	if e == nil {
-		failures.note(id, nil)
+		m.failures.note(id, nil)
 		return
 	}
 	var err error
@@ -161,7 +166,7 @@ func (m *Manager) repairOne(ctx context.Context, id ID, failures *failureLog) {
 	if ctx.Err() != nil || errors.Is(err, ErrLingering) {
 		return // of the second, the fabric will tell
 	}
-	news, wait := failures.note(id, err)
+	news, wait := m.failures.note(id, err)
 	switch {
 	case err != nil:
 		m.repair.add(id, wait)
@@ -205,16 +210,7 @@ func jitter(d time.Duration) time.Duration {
 }
 
 func (m *Manager) prune(ctx context.Context) error {
-	damaged := m.Damaged()
-	spare := func(id ID, eid EndpointID) bool {
-		return slices.ContainsFunc(damaged, func(d Damage) bool {
-			if d.Endpoint == "" {
-				return id == "" || d.Network == id
-			}
-			return d.Endpoint == eid
-		})
-	}
-	if err := m.fabric.Prune(ctx, m.Networks(), spare); err != nil {
+	if err := m.fabric.Prune(ctx, m.Networks(), m.Spares); err != nil {
 		return fmt.Errorf("cannot look for leftovers: %w", err)
 	}
 	return nil

@@ -1,6 +1,11 @@
 package network
 
-import "time"
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Report is a network for a person: what is wanted and what is there.
 type Report struct {
@@ -20,7 +25,7 @@ type Report struct {
 	Created  time.Time        `json:"created"`
 	Datapath string           `json:"datapath,omitempty"`
 	Health   string           `json:"health"`
-	Problems []string         `json:"problems,omitempty"`
+	Problems []Problem        `json:"problems,omitempty"`
 	Notes    []string         `json:"notes,omitempty"`
 	Ends     []EndpointReport `json:"endpoints"`
 }
@@ -59,6 +64,7 @@ func (m *Manager) report(n Network) Report {
 	if n.Config.IPAM == IPAMStatic && !n.Enforced {
 		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
 	}
+	failed := m.failedOf(&r)
 	for _, ep := range n.SortedEndpoints() {
 		p := n.Port(ep)
 		e := EndpointReport{
@@ -66,7 +72,11 @@ func (m *Manager) report(n Network) Report {
 			VLAN: vlanText(p.VLAN), MTU: p.MTU, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
-			e.Health, e.Reason = "degraded", m.deadReason(n, ep)+": it will be removed"
+			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil
+		} else if err := failed[ep.ID]; err != nil && (ep.Phase == PhaseJoined || ep.Phase == PhaseDeleting) {
+			e.Health, e.Reason = "degraded", err.Error()
+		}
+		if e.Health == "degraded" {
 			r.Health = "degraded"
 		}
 		for _, a := range ep.Addrs {
@@ -75,4 +85,20 @@ func (m *Manager) report(n Network) Report {
 		r.Ends = append(r.Ends, e)
 	}
 	return r
+}
+
+// failedOf adds to a report what the last repair could not put right of the
+// network, and returns what it could not of endpoints.
+func (m *Manager) failedOf(r *Report) map[EndpointID]error {
+	err := m.failures.of(r.ID)
+	var partial *ApplyError
+	switch {
+	case errors.As(err, &partial):
+		return partial.Endpoints
+	case err == nil, slices.ContainsFunc(r.Problems, func(p Problem) bool { return strings.Contains(err.Error(), p.Cause) }):
+		return nil
+	}
+	r.Health = "degraded"
+	r.Problems = append(r.Problems, Problem{Cause: err.Error()})
+	return nil
 }

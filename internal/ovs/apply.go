@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/link"
@@ -21,6 +22,8 @@ type change struct {
 	errs   map[network.EndpointID]error
 	shield bool            // the bridge is of the userspace datapath
 	member map[string]bool // ports of the bridge by UUID
+
+	offload func() link.Offload // of new links
 
 	attach []network.Endpoint // ports to add
 	links  []network.Endpoint // links to make or mend
@@ -49,10 +52,13 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 		c.attach = append(c.attach, c.again...)
 	}
 	f.makeLinks(c)
+	f.step("links made", len(c.links))
 	if err := f.commit(ctx, c); err != nil {
 		return err
 	}
+	f.step("ports proved", len(c.check))
 	f.removeLinks(c)
+	f.step("links given up", len(c.detach))
 	f.settle(c)
 	if len(c.errs) > 0 {
 		return &network.ApplyError{Endpoints: c.errs}
@@ -77,6 +83,7 @@ func (f *Fabric) begin(ctx context.Context, n network.Network) (*change, error) 
 		return nil, err
 	}
 	c := &change{net: n, view: v, root: root(v), errs: make(map[network.EndpointID]error), events: events}
+	c.offload = sync.OnceValue(func() link.Offload { return offloadOn(v, b) })
 	if c.root == nil {
 		return nil, fmt.Errorf("database Open_vSwitch is empty")
 	}
@@ -133,7 +140,7 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 	case !c.member[p.UUID] || f.broken(c.view, host):
 		c.again = append(c.again, ep)
 	default:
-		c.mend(ep, p)
+		c.mend(ep, p, f.port(c, ep))
 		if ep.Phase == network.PhaseJoining {
 			c.check = append(c.check, ep)
 		}
@@ -148,8 +155,7 @@ func (f *Fabric) broken(v ovsdb.View, host string) bool {
 }
 
 // mend notes what differs between an existing port and what it should be.
-func (c *change) mend(ep network.Endpoint, p *port) {
-	want := c.net.Port(ep)
+func (c *change) mend(ep network.Endpoint, p *port, want network.Port) {
 	if p.Tag == nil || *p.Tag != int(want.VLAN) || deref(p.VLANMode) != access || len(p.Trunks) > 0 {
 		c.edits = append(c.edits, setVLAN(p.UUID, want.VLAN))
 	}
@@ -177,7 +183,7 @@ func (f *Fabric) makeLinks(c *change) {
 		host, peer := ep.ID.Links()
 		mac, _ := net.ParseMAC(ep.MAC)
 		veths = append(veths, link.Veth{
-			Host: host, Peer: peer, PeerMAC: mac, MTU: c.net.Port(ep).MTU, Alias: alias(ep), Shield: c.shield,
+			Host: host, Peer: peer, PeerMAC: mac, MTU: c.net.Port(ep).MTU, Alias: alias(ep), Shield: c.shield, Offload: c.offload(),
 		})
 	}
 	if len(veths) == 0 {
@@ -189,9 +195,14 @@ func (f *Fabric) makeLinks(c *change) {
 	for i, ep := range c.links {
 		if err := failed[veths[i].Host]; err != nil {
 			c.errs[ep.ID] = err
-		} else {
-			f.devices[veths[i].Host] = device{up: true}
+			continue
 		}
+		d := f.devices[veths[i].Host]
+		d.up = true
+		if ep.Phase == network.PhaseJoining { // else the offloads of its other end are out of reach
+			d.offloaded = c.offload() == link.OffloadTCP
+		}
+		f.devices[veths[i].Host] = d
 	}
 }
 
@@ -211,7 +222,7 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 	for _, ep := range c.attach {
 		if c.errs[ep.ID] == nil {
 			host, _ := ep.ID.Links()
-			groups = append(groups, addPort(c.net.Config.Bridge, host, c.net.Port(ep), ep.MAC))
+			groups = append(groups, addPort(c.net.Config.Bridge, host, f.port(c, ep), ep.MAC))
 			owners = append(owners, ep)
 		}
 	}
@@ -238,6 +249,8 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 			}
 		}
 	}
+	f.step("ports added", len(c.attach))
+	f.step("ports removed", len(c.detach))
 	for _, ep := range c.attach {
 		if c.errs[ep.ID] == nil {
 			c.check = append(c.check, ep)

@@ -1,6 +1,7 @@
 package ovs
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,7 +39,7 @@ func TestVswitchdHangs(t *testing.T) {
 		t.Errorf("new bridge: %v", err)
 	}
 	s := r.f.Observe(n)
-	if diff := cmp.Diff([]string{"ovs-vswitchd does not act on changes"}, s.Problems); diff != "" || s.Health != healthDegraded {
+	if diff := cmp.Diff("[ovs-vswitchd does not act on changes]", fmt.Sprint(s.Problems)); diff != "" || s.Health != healthDegraded {
 		t.Errorf("%s: %s", s.Health, diff)
 	}
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
@@ -172,6 +171,7 @@ func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, 
 		} else {
 			target = nextCfg(sealed)
 			f.log.Info("bridge made", "bridge", n.Config.Bridge, "owned", n.OwnsBridge)
+			f.step("bridge made", 1)
 		}
 	}
 	err = f.taken(ctx, target, func(v ovsdb.View) bool {
@@ -252,103 +252,6 @@ func (f *Fabric) removeBridge(ctx context.Context, name string) error {
 		return fmt.Errorf("cannot remove bridge %s: %w", name, err)
 	}
 	f.log.Info("bridge removed", "bridge", name)
+	f.step("bridge removed", 1)
 	return nil
-}
-
-// leftoverGrace is how long something must look like a leftover before it is
-// removed: never on the strength of one look.
-const leftoverGrace = 30 * time.Second
-
-// Prune implements network.Fabric.
-func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) error {
-	v, err := f.db.View()
-	if err != nil {
-		return err
-	}
-	f.unsettle()
-	wanted := make(map[string]bool)
-	bridges := make(map[string]bool)
-	for _, n := range keep {
-		bridges[n.Config.Bridge] = true
-		for id := range n.Endpoints {
-			host, _ := id.Links()
-			wanted[host] = true
-		}
-	}
-	all, err := f.links.List()
-	if err != nil {
-		return err
-	}
-	here := make(map[string]bool, len(all))
-	for _, l := range all {
-		here[l.Name] = true
-	}
-	seen := make(map[string]bool)
-	var ops []ovsdb.Operation
-	for _, p := range ovsdb.All[*port](v) {
-		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
-		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) || f.inUse(eid, here) || !f.old("port "+p.Name, seen) {
-			continue
-		}
-		if b := bridgeOf(v, p.UUID); b != nil {
-			f.log.Info("removing a leftover port", "port", p.Name, "bridge", b.Name, "nid", id, "eid", eid)
-			ops = append(ops, delPort(b, p.UUID))
-		}
-	}
-	if len(ops) > 0 {
-		if _, err := f.db.Commit(ctx, ops, nil); err != nil {
-			return err
-		}
-	}
-	for _, l := range all {
-		eid, marked := strings.CutPrefix(l.Alias, network.Owner+" ")
-		id := network.EndpointID(eid)
-		if !marked || wanted[l.Name] || spare("", id) || f.inUse(id, here) || !f.old("link "+l.Name, seen) {
-			continue
-		}
-		f.log.Info("removing a leftover link", "link", l.Name)
-		if err := f.links.Delete(l.Name, l.Alias); err != nil {
-			f.log.Warn("cannot remove a leftover link", "link", l.Name, "err", err)
-		}
-	}
-	for _, b := range ovsdb.All[*bridge](v) {
-		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && len(portsOf(v, b)) == 0 && f.old("bridge "+b.Name, seen) {
-			if err := f.removeBridge(ctx, b.Name); err != nil {
-				f.log.Warn("cannot remove a leftover bridge", "bridge", b.Name, "err", err)
-			}
-		}
-	}
-	f.forget(seen)
-	return f.links.PruneShields(func(host string) bool { return here[host] })
-}
-
-// inUse tells whether a container may still use the endpoint's link: the host
-// end is here and the other end is not, so it is inside a container.
-func (f *Fabric) inUse(id network.EndpointID, here map[string]bool) bool {
-	host, peer := id.Links()
-	return here[host] && !here[peer]
-}
-
-// old notes a suspect and tells whether it has been one for long enough.
-func (f *Fabric) old(what string, seen map[string]bool) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	seen[what] = true
-	since, known := f.suspect[what]
-	if !known {
-		f.suspect[what] = time.Now()
-		return false
-	}
-	return time.Since(since) >= leftoverGrace
-}
-
-// forget drops the suspects that were not seen again.
-func (f *Fabric) forget(seen map[string]bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for what := range f.suspect {
-		if !seen[what] {
-			delete(f.suspect, what)
-		}
-	}
 }

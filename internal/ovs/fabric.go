@@ -26,6 +26,10 @@ type Fabric struct {
 	log   *slog.Logger
 	dirty func(...network.ID)
 
+	// Step, if set before Run, is told what has just been done. Tests end the
+	// process there.
+	Step func(what string)
+
 	rooted atomic.Bool // the database was seen initialised
 	served atomic.Bool // ovs-vswitchd was seen taking a change
 	silent atomic.Bool // ovs-vswitchd let the last wait run out
@@ -45,7 +49,7 @@ type Fabric struct {
 
 // device is what is known of one end of our links from link events, of the
 // container's end only while it is in this namespace.
-type device struct{ up bool }
+type device struct{ up, offloaded bool }
 
 // settled remembers that an endpoint was found in order, and of which revision.
 // Every event that concerns the endpoint forgets it.
@@ -162,6 +166,13 @@ func (f *Fabric) devicesGone(ctx context.Context) error {
 	}
 }
 
+// step tells Step of what was done to n things, if to any.
+func (f *Fabric) step(what string, n int) {
+	if f.Step != nil && n > 0 {
+		f.Step(what)
+	}
+}
+
 // synced has everything looked at anew.
 func (f *Fabric) synced() {
 	f.unsettle()
@@ -275,7 +286,7 @@ func (f *Fabric) linkChanged(e link.Event) {
 			f.wakeReaper()
 		}
 	} else {
-		f.devices[e.Name] = device{up: e.Up}
+		f.devices[e.Name] = device{up: e.Up, offloaded: e.Offloaded}
 	}
 	f.mu.Unlock()
 	if !known || !e.Gone && (e.Up || !before.up) {
@@ -303,7 +314,7 @@ func (f *Fabric) listLinks() error {
 	clear(f.devices)
 	for _, l := range all {
 		if ourName(l.Name) {
-			f.devices[l.Name] = device{up: l.Up}
+			f.devices[l.Name] = device{up: l.Up, offloaded: l.Offloaded()}
 		}
 	}
 	return nil

@@ -101,6 +101,10 @@ func TestObserve(t *testing.T) {
 			}
 			eventually(t, "the sight", func() bool {
 				got := r.f.Observe(n).Endpoints[ep.ID]
+				if got.Health == healthDegraded && got.Mend == nil && c.problems == nil {
+					t.Errorf("nothing is said to mend %q", got.Reason)
+				}
+				got.Mend = nil
 				if !got.Linked {
 					got.OFPort = c.ep.OFPort // ovs-vswitchd may not have noticed
 				}
@@ -119,7 +123,7 @@ func TestObserve(t *testing.T) {
 				t.Fatalf("problems %q", got.Problems)
 			}
 			for i, want := range c.problems {
-				if !strings.HasPrefix(got.Problems[i], want) {
+				if !strings.HasPrefix(got.Problems[i].Cause, want) {
 					t.Errorf("problems %q", got.Problems)
 				}
 			}

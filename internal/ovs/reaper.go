@@ -116,6 +116,7 @@ func (f *Fabric) reapAll() bool {
 		return true
 	}
 	failed := f.links.DeleteAll(aliases)
+	f.step("links removed", len(batch))
 	networks := make(map[network.ID]bool)
 	f.mu.Lock()
 	for host, d := range batch {

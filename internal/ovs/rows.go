@@ -18,8 +18,10 @@ type (
 		UUID          string            `ovsdb:"_uuid"`
 		Bridges       []string          `ovsdb:"bridges"`
 		CurCfg        int               `ovsdb:"cur_cfg"`
+		NextCfg       int               `ovsdb:"next_cfg"`
 		DatapathTypes []string          `ovsdb:"datapath_types"`
 		Version       *string           `ovsdb:"ovs_version"`
+		OtherConfig   map[string]string `ovsdb:"other_config"`
 		ExternalIDs   map[string]string `ovsdb:"external_ids"`
 	}
 	bridge struct {
@@ -66,7 +68,7 @@ func (r *iface) CloneModelInto(m model.Model)       { *m.(*iface) = r.clone() }
 
 func (r openVSwitch) clone() openVSwitch {
 	r.Bridges, r.DatapathTypes = slices.Clone(r.Bridges), slices.Clone(r.DatapathTypes)
-	r.Version, r.ExternalIDs = clonePointer(r.Version), maps.Clone(r.ExternalIDs)
+	r.Version, r.OtherConfig, r.ExternalIDs = clonePointer(r.Version), maps.Clone(r.OtherConfig), maps.Clone(r.ExternalIDs)
 	return r
 }
 
@@ -97,7 +99,7 @@ func clonePointer[T any](p *T) *T {
 func tables() []ovsdb.Table {
 	o, b, p, i := &openVSwitch{}, &bridge{}, &port{}, &iface{}
 	return []ovsdb.Table{
-		{Row: o, Fields: []any{&o.Bridges, &o.CurCfg, &o.DatapathTypes, &o.Version, &o.ExternalIDs}},
+		{Row: o, Fields: []any{&o.Bridges, &o.CurCfg, &o.NextCfg, &o.DatapathTypes, &o.Version, &o.OtherConfig, &o.ExternalIDs}},
 		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.ExternalIDs}},
 		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.ExternalIDs}},
 		{Row: i, Fields: []any{&i.Name, &i.Type, &i.OFPort, &i.Error, &i.ExternalIDs}},

@@ -102,6 +102,19 @@ func (d *Dir) HostID() (string, error) {
 	return id, writeFile(path, []byte(id+"\n"), true)
 }
 
+// Probe tells whether a record could be written now: nil, or what the file system
+// says. It leaves nothing behind.
+func (d *Dir) Probe() error {
+	path := filepath.Join(d.path, "probe")
+	if err := writeFile(path, []byte(strings.Repeat("probe\n", 1000)), true); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Path is where the directory is.
+func (d *Dir) Path() string { return d.path }
+
 // Contents is all that a state directory holds.
 type Contents struct {
 	Networks []network.Network

@@ -1,0 +1,166 @@
+package ovs
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
+)
+
+// leftoverGrace is how long something must look like a leftover before it is
+// removed: never on the strength of one look.
+const leftoverGrace = 30 * time.Second
+
+// Leftover is something with this driver's mark that belongs to nothing.
+type Leftover struct {
+	Kind string // port, link, bridge, chain
+	Name string
+	Why  string
+
+	remove func(context.Context) error
+}
+
+// Remove takes it away. What is gone already is a success.
+func (l Leftover) Remove(ctx context.Context) error { return l.remove(ctx) }
+
+func (l Leftover) String() string { return l.Kind + " " + l.Name }
+
+// Prune implements network.Fabric.
+func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) error {
+	f.unsettle()
+	if err := f.shieldAgain(keep); err != nil {
+		return err
+	}
+	found, err := f.Leftovers(keep, spare)
+	if err != nil {
+		return err
+	}
+	for _, l := range f.ripe(found) {
+		f.log.Info("removing a leftover", "kind", l.Kind, "name", l.Name, "why", l.Why)
+		if err := l.remove(ctx); err != nil {
+			f.log.Warn("cannot remove a leftover", "kind", l.Kind, "name", l.Name, "err", err)
+		}
+	}
+	return nil
+}
+
+// shieldAgain puts back what a firewall has flushed with all other tables.
+func (f *Fabric) shieldAgain(keep []network.Network) error {
+	bare, err := f.Unshielded(keep)
+	if err != nil || len(bare) == 0 {
+		return err
+	}
+	f.log.Warn("putting back the nftables chains that somebody removed", "ports", len(bare))
+	return f.links.Shield(bare)
+}
+
+// Leftovers lists what carries this driver's mark and belongs to nothing in keep,
+// as seen now; see Prune for spare. What a running container still uses is not
+// listed.
+func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, network.EndpointID) bool) ([]Leftover, error) {
+	v, err := f.db.View()
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string]bool)
+	bridges := make(map[string]bool)
+	for _, n := range keep {
+		bridges[n.Config.Bridge] = true
+		for id := range n.Endpoints {
+			host, _ := id.Links()
+			wanted[host] = true
+		}
+	}
+	all, err := f.links.List()
+	if err != nil {
+		return nil, err
+	}
+	here := make(map[string]bool, len(all))
+	for _, l := range all {
+		here[l.Name] = true
+	}
+	var found []Leftover
+	for _, p := range ovsdb.All[*port](v) {
+		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
+		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) || f.inUse(eid, here) {
+			continue
+		}
+		if b := bridgeOf(v, p.UUID); b != nil {
+			found = append(found, Leftover{"port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
+				func(ctx context.Context) error {
+					_, err := f.db.Commit(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
+					return err
+				}})
+		}
+	}
+	for _, l := range all {
+		eid, marked := strings.CutPrefix(l.Alias, network.Owner+" ")
+		id := network.EndpointID(eid)
+		if !marked || wanted[l.Name] || spare("", id) || f.inUse(id, here) {
+			continue
+		}
+		found = append(found, Leftover{"link", l.Name, fmt.Sprintf("of an endpoint %s that is not known", id.Short()),
+			func(context.Context) error { return f.links.Delete(l.Name, l.Alias) }})
+	}
+	for _, b := range ovsdb.All[*bridge](v) {
+		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && len(portsOf(v, b)) == 0 {
+			found = append(found, Leftover{"bridge", b.Name, "made by this driver, of no network that is known, without ports",
+				func(ctx context.Context) error { return f.removeBridge(ctx, b.Name) }})
+		}
+	}
+	shields, err := f.links.Shielded()
+	if err != nil {
+		return nil, err
+	}
+	for host := range shields {
+		if !here[host] {
+			found = append(found, Leftover{"chain", host, "in the nftables table " + network.Owner + ", of a link that is gone",
+				func(context.Context) error {
+					return f.links.PruneShields(func(h string) bool { return h != host })
+				}})
+		}
+	}
+	slices.SortFunc(found, func(a, b Leftover) int { return strings.Compare(a.String(), b.String()) })
+	return found, nil
+}
+
+// inUse tells whether a container may still use the endpoint's link: the host
+// end is here and the other end is not, so it is inside a container.
+func (f *Fabric) inUse(id network.EndpointID, here map[string]bool) bool {
+	host, peer := id.Links()
+	return here[host] && !here[peer]
+}
+
+// ripe notes what looks like a leftover now, and returns those that did at every
+// look for long enough.
+func (f *Fabric) ripe(found []Leftover) (ripe []Leftover) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	next := make(map[string]time.Time, len(found))
+	for _, l := range found {
+		since, known := f.suspect[l.String()]
+		if !known {
+			since = now
+		}
+		next[l.String()] = since
+		if known && now.Sub(since) >= leftoverGrace {
+			ripe = append(ripe, l)
+		}
+	}
+	f.suspect = next
+	return ripe
+}
+
+// Suspected tells since when a leftover has looked like one at every look of
+// Prune; false when the last one did not see it.
+func (f *Fabric) Suspected(l Leftover) (since time.Time, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	since, ok = f.suspect[l.String()]
+	return since, ok
+}

@@ -111,13 +111,15 @@ func serve(ctx context.Context, h host, s settings) error {
 	if err != nil {
 		return err
 	}
+	counted, calls := network.NewMetrics(), dockerapi.NewMetrics()
+	fabric.Measure(counted)
 	manager = network.NewManager(network.Options{
 		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, log}), Log: log,
-		SandboxAlive: h.alive, Damaged: held.Damaged,
+		SandboxAlive: h.alive, Damaged: held.Damaged, Metrics: counted,
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{
-		Networks: manager, IPAM: addresses{registry, manager}, Log: log,
+		Networks: manager, IPAM: addresses{registry, manager}, Log: log, Metrics: calls,
 		OtherLinks: func(sandbox string) (bool, error) {
 			names, err := links.LinksIn(h.sandbox(sandbox))
 			return len(names) > 0, err
@@ -163,7 +165,8 @@ func serve(ctx context.Context, h host, s settings) error {
 	}
 	commands := control.Daemon{
 		Status: status, Doctor: doc.examine,
-		GC: func(ctx context.Context, dryRun bool) control.Garbage { return doc.collect(ctx, log, dryRun) },
+		GC:      func(ctx context.Context, dryRun bool) control.Garbage { return doc.collect(ctx, log, dryRun) },
+		Metrics: metrics(calls, counted, fabric, manager),
 	}
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
@@ -38,7 +40,7 @@ type Networks interface {
 	Leave(ctx context.Context, id network.ID, eid network.EndpointID) error
 }
 
-// Server answers Docker. The zero value does not work: all fields are required.
+// Server answers Docker. The zero value does not work: all fields are required but Metrics.
 type Server struct {
 	Networks Networks
 	IPAM     Addresses
@@ -46,10 +48,44 @@ type Server struct {
 	// OtherLinks tells whether the sandbox at a path has an interface besides
 	// the loopback. An error means that it cannot be seen.
 	OtherLinks func(sandbox string) (bool, error)
+	Metrics    *Metrics // nil: nobody looks at them
+}
+
+// Metrics is what is counted of Docker's calls.
+type Metrics struct {
+	Calls  *prometheus.HistogramVec // seconds, by call and result
+	Own    *prometheus.HistogramVec // the same without the waits for what is outside the daemon
+	Active prometheus.Gauge
+}
+
+// NewMetrics makes the metrics, of which nothing has been counted.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		Calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ocn_call_seconds", Help: "Calls of Docker.", Buckets: network.Buckets(),
+		}, []string{"call", "result"}),
+		Own: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ocn_call_own_seconds", Help: "Calls of Docker that succeeded, without the waits for ovsdb-server, ovs-vswitchd and the disk.", Buckets: network.Buckets(),
+		}, []string{"call"}),
+		Active: prometheus.NewGauge(prometheus.GaugeOpts{Name: "ocn_calls_active", Help: "Calls of Docker that are being answered."}),
+	}
+}
+
+// count notes a call that has ended.
+func (m *Metrics) count(call string, took, outside time.Duration, err error) {
+	if err != nil {
+		m.Calls.WithLabelValues(call, "error").Observe(took.Seconds())
+		return
+	}
+	m.Calls.WithLabelValues(call, "ok").Observe(took.Seconds())
+	m.Own.WithLabelValues(call).Observe(max(0, took-outside).Seconds())
 }
 
 // Handler returns the handler for both protocols.
 func (s *Server) Handler() http.Handler {
+	if s.Metrics == nil {
+		s.Metrics = NewMetrics()
+	}
 	mux := http.NewServeMux()
 	handle(s, mux, "Plugin.Activate", func(context.Context, empty) (any, error) {
 		return map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}, nil
@@ -74,8 +110,11 @@ func handle[Req, Resp any](s *Server, mux *http.ServeMux, call string, answer fu
 		start := time.Now()
 		id := requestID()
 		log := s.Log.With("req", id, "call", call)
-		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
+		var outside network.Stopwatch
+		ctx, cancel := context.WithTimeout(network.WithStopwatch(r.Context(), &outside), callTimeout)
 		defer cancel()
+		s.Metrics.Active.Inc()
+		defer s.Metrics.Active.Dec()
 		var err error
 		defer func() {
 			if p := recover(); p != nil {
@@ -86,6 +125,7 @@ func handle[Req, Resp any](s *Server, mux *http.ServeMux, call string, answer fu
 				log.Warn("call failed", "err", err, "took", time.Since(start))
 				reply(w, http.StatusInternalServerError, map[string]string{"Err": fmt.Sprintf("%v (request %s)", err, id)})
 			}
+			s.Metrics.count(call, time.Since(start), outside.Total(), err)
 		}()
 		var req Req
 		if !takesNothing {

@@ -38,6 +38,7 @@ func TestForgottenAddresses(t *testing.T) {
 		"join cut off by a crash": {func(r *rig) {
 			r.stop()
 			r.rewrite("n", nil, map[string]func(*Endpoint){"a": func(ep *Endpoint) { ep.Phase = PhaseJoining }})
+			time.Sleep(time.Second)
 			r.load()
 			r.run()
 			time.Sleep(time.Minute) // Docker does not try again

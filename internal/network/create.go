@@ -102,11 +102,13 @@ func (m *Manager) establish(ctx context.Context, e *entry) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("the caller gave up: %w", err)
 	}
+	end := m.disk(ctx)
 	err := m.changeNetwork(e, true, func(n *Network) {
 		if n.Phase == PhaseCreating {
 			n.Phase, n.Enforced = PhaseActive, enforced
 		}
 	})
+	end()
 	if err == nil && e.value().Phase != PhaseActive {
 		err = errGone
 	}
@@ -177,7 +179,10 @@ func (m *Manager) finishNetwork(ctx context.Context, e *entry) error {
 	if err := m.pools.Unclaim(n.ID); err != nil {
 		return err
 	}
-	if err := m.forget(e); err != nil {
+	end := m.disk(ctx)
+	err := m.forget(e)
+	end()
+	if err != nil {
 		return err
 	}
 	m.log.InfoContext(ctx, "network deleted", "nid", n.ID)

@@ -111,7 +111,9 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 		m.vacate(n, ep)
 		return errGone
 	}
+	end := m.disk(ctx)
 	err = m.store.PutEndpoint(ep, true)
+	end()
 	if err == nil && ctx.Err() != nil {
 		// The caller is gone and will not send DeleteEndpoint.
 		err = errors.Join(context.Cause(ctx), m.store.DeleteEndpoint(ep))

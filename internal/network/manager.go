@@ -42,6 +42,9 @@ type Manager struct {
 	now    func() time.Time
 	alive  func(sandbox string) (alive, known bool)
 
+	started time.Time
+	metrics *Metrics
+
 	mu       sync.Mutex // guards the following; held for no I/O
 	damaged  []Damage
 	missing  map[ID]time.Time // networks that Docker does not list, since when
@@ -67,6 +70,7 @@ type Options struct {
 	Now    func() time.Time // time.Now if nil
 
 	Damaged []Damage // what the store could not read
+	Metrics *Metrics // nil: nobody looks at them
 
 	// SandboxAlive tells whether the network namespace at a sandbox path still
 	// exists. known is false when that cannot be seen from here.
@@ -85,6 +89,8 @@ type entry struct {
 	roundMu sync.Mutex // guards the two below
 	running bool
 	next    *round
+
+	outside Stopwatch // what the rounds wait for
 }
 
 func (e *entry) value() Network { return *e.cur.Load() }
@@ -94,9 +100,12 @@ func NewManager(o Options, loaded []Network) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
 	m := &Manager{
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive,
-		damaged:  o.Damaged,
+		damaged: o.Damaged, started: time.Now(), metrics: o.Metrics,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
 		segments: make(map[segment]map[any]holder),
@@ -148,6 +157,16 @@ func (m *Manager) Networks() []Network {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.networksLocked()
+}
+
+// Count returns the number of networks and of their endpoints.
+func (m *Manager) Count() (networks, endpoints int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.networks {
+		endpoints += len(e.value().Endpoints)
+	}
+	return len(m.networks), endpoints
 }
 
 func (m *Manager) networksLocked() []Network {

@@ -18,10 +18,11 @@ const (
 	repairDelay    = 200 * time.Millisecond // lets the events of one change come together
 	repairMaxDelay = time.Minute
 	safetyNet      = 5 * time.Minute
-	sweepEvery     = 10 * time.Second
+	firstNet       = 10 * time.Second
+	sweepEvery     = 5 * time.Second
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
-	retryGrace    = 40 * time.Second // Join died with our process: dockerd tries again for 30 s
+	retryGrace    = 35 * time.Second // the same of an endpoint that an earlier process made: dockerd tries to reach us for 30 s
 	goneGrace     = 20 * time.Second // sandbox and link gone: nobody will tell us any more
 	homeGrace     = time.Minute      // sandbox gone, the container's end back here: or not moved yet, on engines up to 27
 	lostGrace     = 5 * time.Minute  // sandbox gone, but its end of the link is somewhere
@@ -157,6 +158,8 @@ func (m *Manager) repairOne(ctx context.Context, id ID) {
 		m.failures.note(id, nil)
 		return
 	}
+	start := time.Now()
+	defer func() { m.metrics.Repair.Observe(time.Since(start).Seconds()) }()
 	var err error
 	if e.value().Phase == PhaseDeleting {
 		err = m.finishNetwork(ctx, e)
@@ -184,7 +187,7 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 	gone := make(map[EndpointID]time.Time)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	net := time.NewTimer(jitter(sweepEvery))
+	net := time.NewTimer(jitter(firstNet))
 	defer net.Stop()
 	for {
 		select {
@@ -255,9 +258,6 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 	switch ep.Phase {
 	case PhaseCreated:
-		if ep.Sandbox != "" {
-			return "its join was interrupted and not tried again"
-		}
 		return "never joined"
 	case PhaseLeft:
 		return "left and was not deleted"
@@ -273,7 +273,7 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch ep.Phase {
 	case PhaseCreated:
-		if ep.Sandbox != "" {
+		if ep.Changed.Before(m.started) {
 			return retryGrace
 		}
 		return unjoinedGrace

@@ -33,6 +33,10 @@ func (m *Manager) apply(ctx context.Context, e *entry) error {
 	}
 	e.roundMu.Unlock()
 
+	if s, ok := ctx.Value(stopwatchKey{}).(*Stopwatch); ok {
+		before := e.outside.Total()
+		defer func() { s.add(e.outside.Total() - before) }()
+	}
 	select {
 	case <-r.done:
 		return r.err
@@ -69,7 +73,7 @@ func (m *Manager) runRounds(ctx context.Context, e *entry) {
 
 // applyOnce runs Apply and forgets the endpoints whose removal it finished.
 func (m *Manager) applyOnce(ctx context.Context, e *entry) error {
-	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	ctx, cancel := context.WithTimeout(WithStopwatch(ctx, &e.outside), applyTimeout)
 	defer cancel()
 	n := e.value()
 	err := m.fabric.Apply(ctx, n)

@@ -213,7 +213,7 @@ func alias(ep network.Endpoint) string { return network.Owner + " " + string(ep.
 // waits until ovs-vswitchd has acted on it.
 func (f *Fabric) commit(ctx context.Context, c *change) error {
 	if len(c.minor) > 0 {
-		if _, err := f.db.Commit(ctx, c.minor, nil); err != nil {
+		if _, err := f.write(ctx, c.minor, nil); err != nil {
 			return err
 		}
 	}
@@ -238,7 +238,10 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 	}
 	var target int
 	if len(groups) > 0 {
-		for i, out := range f.db.CommitEach(ctx, groups, reconfigure(c.root)) {
+		end := f.outside(ctx, network.ForOVSDB)
+		outcomes := f.db.CommitEach(ctx, groups, reconfigure(c.root))
+		end()
+		for i, out := range outcomes {
 			switch {
 			case out.Err == nil:
 				target = max(target, nextCfg(out.Sealed))
@@ -283,7 +286,7 @@ func (f *Fabric) takeOff(ctx context.Context, c *change, eps []network.Endpoint)
 	if len(ops) == 0 {
 		return nil
 	}
-	sealed, err := f.db.Commit(ctx, ops, reconfigure(c.root))
+	sealed, err := f.write(ctx, ops, reconfigure(c.root))
 	if err != nil {
 		return err
 	}
@@ -374,6 +377,7 @@ const lingerFor = time.Second
 // taken waits until ovs-vswitchd has taken configuration number target and then
 // for until, if given, a little longer.
 func (f *Fabric) taken(ctx context.Context, target int, until func(ovsdb.View) bool) error {
+	defer f.outside(ctx, network.ForVswitchd)()
 	budget, cancel := context.WithTimeout(ctx, f.db.Budget(f.served.Load()))
 	defer cancel()
 	err := f.db.Wait(budget, func(v ovsdb.View) (bool, error) {

@@ -156,13 +156,13 @@ func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, 
 	target := 0
 	if b != nil {
 		// It is there and was not made: is ovs-vswitchd there at all?
-		sealed, err := f.db.Commit(ctx, nil, reconfigure(r))
+		sealed, err := f.write(ctx, nil, reconfigure(r))
 		if err != nil {
 			return nil, v, err
 		}
 		target = nextCfg(sealed)
 	} else {
-		sealed, err := f.db.Commit(ctx, f.newBridge(r, n), reconfigure(r))
+		sealed, err := f.write(ctx, f.newBridge(r, n), reconfigure(r))
 		if err != nil {
 			// Another network may have made it in the same moment.
 			if b = findBridge(v, n.Config.Bridge); b == nil {
@@ -227,7 +227,7 @@ func (f *Fabric) Remove(ctx context.Context, n network.Network, keepBridge bool)
 		}
 	}
 	if len(ops) > 0 {
-		if _, err := f.db.Commit(ctx, ops, nil); err != nil {
+		if _, err := f.write(ctx, ops, nil); err != nil {
 			return err
 		}
 	}
@@ -248,7 +248,7 @@ func (f *Fabric) removeBridge(ctx context.Context, name string) error {
 		return nil
 	}
 	f.reapBridge(name) // first: from the commit on its device is nobody's
-	if _, err := f.db.Commit(ctx, delBridge(r, b), reconfigure(r)); err != nil {
+	if _, err := f.write(ctx, delBridge(r, b), reconfigure(r)); err != nil {
 		return fmt.Errorf("cannot remove bridge %s: %w", name, err)
 	}
 	f.log.Info("bridge removed", "bridge", name)

@@ -21,10 +21,11 @@ import (
 
 // Fabric implements network.Fabric on the Open vSwitch of this host.
 type Fabric struct {
-	db    *ovsdb.DB
-	links *link.Kernel
-	log   *slog.Logger
-	dirty func(...network.ID)
+	db      *ovsdb.DB
+	metrics *network.Metrics
+	links   *link.Kernel
+	log     *slog.Logger
+	dirty   func(...network.ID)
 
 	// Step, if set before Run, is told what has just been done. Tests end the
 	// process there.
@@ -92,6 +93,26 @@ func (f *Fabric) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// Measure has waits counted from now on. It is called before Run.
+func (f *Fabric) Measure(m *network.Metrics) { f.metrics = m }
+
+// outside is network.Outside for a wait that is counted.
+func (f *Fabric) outside(ctx context.Context, what string) (end func()) {
+	stop, start := network.Outside(ctx), time.Now()
+	return func() {
+		stop()
+		if f.metrics != nil {
+			f.metrics.Waits.WithLabelValues(what).Observe(time.Since(start).Seconds())
+		}
+	}
+}
+
+// write makes a change in the database; see ovsdb.DB.Commit.
+func (f *Fabric) write(ctx context.Context, ops []ovsdb.Operation, seal *ovsdb.Seal) ([]ovsdb.Result, error) {
+	defer f.outside(ctx, network.ForOVSDB)()
+	return f.db.Commit(ctx, ops, seal)
+}
+
 // State tells whether the database is reached, since when, and if not, why.
 func (f *Fabric) State() (connected bool, since time.Time, err error) { return f.db.State() }
 
@@ -112,7 +133,9 @@ func (f *Fabric) Version() string {
 func (f *Fabric) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.db.Budget(f.rooted.Load()))
 	defer cancel()
+	end := network.Outside(ctx)
 	err := f.db.Wait(ctx, func(v ovsdb.View) (bool, error) { return root(v) != nil, nil })
+	end()
 	if err == nil {
 		select {
 		case <-f.known:

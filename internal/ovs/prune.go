@@ -92,7 +92,7 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 		if b := bridgeOf(v, p.UUID); b != nil {
 			found = append(found, Leftover{"port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
 				func(ctx context.Context) error {
-					_, err := f.db.Commit(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
+					_, err := f.write(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
 					return err
 				}})
 		}

@@ -21,6 +21,9 @@ func (f *Fabric) Backlog() int {
 	return max(0, r.NextCfg-r.CurCfg)
 }
 
+// Transactions is how many were sent to the database so far.
+func (f *Fabric) Transactions() uint64 { return f.db.Transactions() }
+
 // Endpoint is where the database is.
 func (f *Fabric) Endpoint() string { return f.db.Endpoint() }
 

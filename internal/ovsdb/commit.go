@@ -236,6 +236,7 @@ func (db *DB) transact(ctx context.Context, ops []Operation) ([]Result, error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, transactTimeout)
 	defer cancel()
+	db.transactions.Add(1)
 	results, err := c.client.Transact(limited, ops...)
 	if err != nil {
 		if limited.Err() != nil && ctx.Err() == nil {

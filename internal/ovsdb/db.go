@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -68,6 +69,8 @@ type DB struct {
 	queue chan []*group
 
 	stopped chan struct{} // closed when Run has ended
+
+	transactions atomic.Uint64
 
 	mu      sync.Mutex // guards the following
 	conn    *conn      // nil while not connected
@@ -279,6 +282,9 @@ func (db *DB) State() (connected bool, since time.Time, err error) {
 	}
 	return false, db.since, db.unreachableLocked()
 }
+
+// Transactions is how many were sent so far.
+func (db *DB) Transactions() uint64 { return db.transactions.Load() }
 
 // Endpoint is where the database is.
 func (db *DB) Endpoint() string { return db.cfg.Endpoint }

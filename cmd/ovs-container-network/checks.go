@@ -50,7 +50,7 @@ func (d *doctor) examine(ctx context.Context) diag.Report {
 		{Name: "records", Asks: "can all records be read?", Run: d.checkRecords},
 		{Name: "ovsdb", Asks: "does Open vSwitch's database answer?", Run: d.checkOVSDB},
 		{Name: "vswitchd", Asks: "does ovs-vswitchd act on changes?", Needs: []string{"ovsdb"}, Run: d.checkVswitchd},
-		{Name: "docker", Asks: "does Docker answer?", Run: d.checkDocker},
+		{Name: "docker", Asks: dockerAsks, Run: d.checkDocker},
 		{Name: "known", Asks: "do Docker and the driver know the same?", Needs: []string{"docker"}, Run: d.checkKnown},
 		{Name: "networks", Asks: "are the bridges as they should be?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkNetworks(reports) }},
 		{Name: "ports", Asks: "does each container have its port?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkPorts(reports) }},
@@ -216,13 +216,15 @@ func (d *doctor) look(ctx context.Context) (dockerwatch.Seen, error) {
 	return dockerwatch.Look(ctx, d.dockerHost, func(id network.ID, _ dockerwatch.SeenNetwork) bool { return d.manager.Has(id) })
 }
 
-func (d *doctor) checkDocker(ctx context.Context) []diag.Finding {
-	if d.dockerHost == "none" {
+func (d *doctor) checkDocker(ctx context.Context) []diag.Finding { return checkDocker(ctx, d.dockerHost) }
+
+func checkDocker(ctx context.Context, host string) []diag.Finding {
+	if host == "none" {
 		return nil
 	}
-	if err := dockerwatch.Ping(ctx, d.dockerHost); err != nil {
+	if err := dockerwatch.Ping(ctx, host); err != nil {
 		return []diag.Finding{{
-			Subject: d.dockerHost, Cause: fmt.Sprintf("Docker is not reached: %v", err),
+			Subject: host, Cause: fmt.Sprintf("Docker is not reached: %v", err),
 			Mend: []string{restartDocker, "or, if its API is elsewhere, set OCN_DOCKER_HOST"},
 		}}
 	}

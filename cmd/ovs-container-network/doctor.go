@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 const (
 	daemonCheck = "daemon"
 	daemonAsks  = "does the daemon answer?"
+	dockerAsks  = "does Docker answer?"
 )
 
 // restartDaemon are the commands for its two forms.
@@ -78,12 +80,23 @@ func printReport(out io.Writer, format string, r diag.Report) error {
 	return err
 }
 
-// withoutDaemon is the report when the daemon does not answer. The rest is known
-// to it alone.
+// withoutDaemon is the report when the daemon does not answer. Only of Docker can
+// something be said without it: with the managed plugin that is often the cause.
 func withoutDaemon(ctx context.Context, socket string, err error) diag.Report {
+	docker := env("OCN_DOCKER_HOST", "unix://"+filepath.Join(findHost().run, "docker.sock"))
+	away := false
 	return diag.Run(ctx, []diag.Check{
+		{Name: "docker", Asks: dockerAsks, Run: func(ctx context.Context) []diag.Finding {
+			found := checkDocker(ctx, docker)
+			away = len(found) > 0
+			return found
+		}},
 		{Name: daemonCheck, Asks: daemonAsks, Run: func(ctx context.Context) []diag.Finding {
-			return []diag.Finding{silence(ctx, socket, err)}
+			f := silence(ctx, socket, err)
+			if away {
+				f.Mend = append([]string{restartDocker + " (it starts the managed plugin)"}, f.Mend...)
+			}
+			return []diag.Finding{f}
 		}},
 		{Name: "everything", Asks: "all that only the daemon can tell", Needs: []string{daemonCheck}},
 	})

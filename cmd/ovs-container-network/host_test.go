@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -82,7 +83,7 @@ func TestServeFinishesCalls(t *testing.T) {
 			close(came)
 			<-answer
 			io.WriteString(w, "done")
-		}))
+		}), slog.New(slog.DiscardHandler))
 	}()
 	got := make(chan string, 1)
 	go func() {

@@ -173,9 +173,9 @@ func serve(ctx context.Context, h host, s settings) error {
 	g.Go(func() error { return fabric.Run(ctx) })
 	g.Go(func() error { return manager.Run(ctx) })
 	for _, l := range forDocker {
-		g.Go(func() error { return serveHTTP(ctx, l, faultyHandler(api.Handler())) })
+		g.Go(func() error { return serveHTTP(ctx, l, faultyHandler(api.Handler()), log) })
 	}
-	g.Go(func() error { return serveHTTP(ctx, forCommands, commands.Handler()) })
+	g.Go(func() error { return serveHTTP(ctx, forCommands, commands.Handler(), log) })
 	if s.dockerHost != "none" {
 		g.Go(func() error {
 			return dockerwatch.Run(ctx, dockerwatch.Config{
@@ -258,12 +258,10 @@ type addresses struct {
 	manager *network.Manager
 }
 
-// ReleaseAddress does not free the address of a living endpoint: then the call
-// is late, of an endpoint that was given up before, and the address has a new
-// owner.
+// ReleaseAddress does not free the address of a living endpoint.
 func (a addresses) ReleaseAddress(id ipam.PoolID, addr string) error {
 	ip, err := netip.ParseAddr(addr)
-	if p, ok := a.Lookup(id); ok && err == nil && p.Network != "" && a.manager.Uses(network.ID(p.Network), ip) {
+	if p, ok := a.Lookup(id); ok && err == nil && p.Network != "" && !a.manager.Released(network.ID(p.Network), ip) {
 		return nil
 	}
 	return a.Registry.ReleaseAddress(id, addr)

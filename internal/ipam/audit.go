@@ -86,14 +86,23 @@ type Idle struct {
 }
 
 // Audit compares what is booked with the addresses of endpoints, as Loosen does,
-// and frees what no endpoint has had at every audit of two minutes. It returns
-// what it freed, and what it could not free.
+// and frees what no endpoint has had at every audit of two minutes; the same goes
+// for pools whose network is gone. It returns the addresses that it freed, the
+// zero one for a whole pool.
 func (r *Registry) Audit(used func(network string) (addrs map[netip.Addr]bool, known bool)) (freed []Idle, err error) {
 	now := time.Now()
 	for _, p := range r.snapshot() {
 		idle := p.without(used)
+		if p.Orphan {
+			idle = []netip.Addr{{}}
+		}
 		for _, i := range r.noteIdle(p, idle, now) {
-			if err := r.ReleaseAddress(p.ID, i.Addr.String()); err != nil {
+			if p.Orphan {
+				err = r.ReleasePool(p.ID)
+			} else {
+				err = r.ReleaseAddress(p.ID, i.Addr.String())
+			}
+			if err != nil {
 				return freed, err
 			}
 			freed = append(freed, i)

@@ -161,3 +161,36 @@ func TestPoolAskedAgain(t *testing.T) {
 		}
 	})
 }
+
+// A pool whose network is gone, and which Docker did not release, goes after a
+// while, unless another network claims it.
+func TestAuditFreesOrphans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, r, id := claimed(t)
+		other := mustPool(t, r, "10.9.0.0/24", "")
+		for _, again := range []bool{true, false} {
+			if err := r.Unclaim("n1"); err != nil {
+				t.Fatal(err)
+			}
+			r = New(store, store.load(t), "host") // it is remembered
+			for range 2 {
+				if freed, err := r.Audit(usedBy()); err != nil || len(freed) > 0 {
+					t.Errorf("freed %v, %v", freed, err)
+				}
+				time.Sleep(idleTime - time.Second)
+				if again {
+					if _, ok, err := r.Claim("n1", netip.MustParsePrefix("10.0.0.0/24"), netip.Addr{}, false); !ok || err != nil {
+						t.Fatal(ok, err)
+					}
+				}
+			}
+		}
+		freed, err := r.Audit(usedBy())
+		if _, there := r.Lookup(id); err != nil || len(freed) != 1 || freed[0].Pool != id || there {
+			t.Errorf("freed %v, %v, still there: %v", freed, err, there)
+		}
+		if _, there := r.Lookup(other.ID); !there {
+			t.Error("a pool that never had a network of ours is gone")
+		}
+	})
+}

@@ -32,7 +32,7 @@ func (r *Registry) Claim(network string, prefix netip.Prefix, gateway netip.Addr
 			if p.Network == "" {
 				p.Own = append([]netip.Addr{}, p.Addrs...) // no endpoint yet: gateway and aux addresses
 			}
-			p.Network, p.Static = network, static
+			p.Network, p.Static, p.Orphan = network, static, false
 			return p, changed, nil
 		})
 		if errors.Is(err, errAbsent) {
@@ -73,7 +73,8 @@ func (r *Registry) candidates(network string, prefix netip.Prefix, gateway netip
 }
 
 // Unclaim unties the pools of a network that was removed or could not be
-// created. The addresses stay until Docker releases them. None is a success.
+// created. Pools and addresses stay until Docker releases them, which it does in
+// the same breath, or until Audit finds that it did not. None is a success.
 func (r *Registry) Unclaim(network string) error {
 	if network == "" {
 		return nil
@@ -86,7 +87,7 @@ func (r *Registry) Unclaim(network string) error {
 		err := r.change(p.ID, func(p Pool) (Pool, bool, error) {
 			changed := p.Network == network
 			if changed {
-				p.Network, p.Static, p.Own = "", false, nil
+				p.Network, p.Static, p.Own, p.Orphan = "", false, nil, true
 			}
 			return p, changed, nil
 		})

@@ -26,6 +26,7 @@ type Pool struct {
 	Seq     uint64       `json:"seq"`              // creation order
 	Last    netip.Addr   `json:"last,omitzero"`    // last automatically chosen, the next search starts behind it
 	Addrs   []netip.Addr `json:"addrs"`            // taken, sorted; gateway and aux addresses included
+	Orphan  bool         `json:"orphan,omitzero"`  // its network is gone
 	Own     []netip.Addr `json:"own,omitzero"`     // those of Addrs that are the network's own, sorted; nil: not known
 }
 

@@ -244,3 +244,28 @@ func TestAuditIsTold(t *testing.T) {
 		}
 	})
 }
+
+// An endpoint whose creation a dying process may not have answered ends when
+// Docker gives its address back; one that this process made does not.
+func TestReleasedOfUnsure(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("n", "10.0.0.0/24")
+		r.endpoint("n", "a", "10.0.0.2/24")
+		r.endpoint("n", "asked again", "10.0.0.3/24")
+		r.join("n", "joined", "10.0.0.4/24")
+		r.restart()
+		r.endpoint("n", "asked again", "10.0.0.3/24")
+		r.endpoint("n", "new", "10.0.0.5/24")
+		for addr, want := range map[string]bool{"10.0.0.2": true, "10.0.0.3": false, "10.0.0.4": false, "10.0.0.5": false, "10.0.0.9": true} {
+			if free := r.Released(nid("n"), netip.MustParseAddr(addr)); free != want {
+				t.Errorf("%s is free: %v", addr, free)
+			}
+		}
+		r.settle()
+		if _, ok := r.findEndpoint("a"); ok {
+			t.Error("the endpoint is still there")
+		}
+		r.endpoint("n", "b", "10.0.0.2/24")
+		r.check()
+	})
+}

@@ -108,7 +108,7 @@ func (r *rig) empty() {
 
 // sameNetworks compares what is stored of networks.
 var sameNetworks = cmp.Options{
-	cmpopts.IgnoreFields(Network{}, "Rev"), cmpopts.IgnoreFields(Endpoint{}, "Rev"), cmpopts.EquateEmpty(),
+	cmpopts.IgnoreFields(Network{}, "Rev"), cmpopts.IgnoreFields(Endpoint{}, "Rev", "Unsure"), cmpopts.EquateEmpty(),
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) }),
 	cmpopts.SortSlices(func(a, b Network) bool { return a.ID < b.ID }),

@@ -136,6 +136,22 @@ func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
 	}
 }
 
+// Released tells the manager that Docker gives an address of the network back, and
+// returns whether it is free then. It is not if a living endpoint has it: the call
+// is late, of an endpoint that was given up before. An endpoint of which Docker may
+// not know ends with it: its creation was not answered, and this is all that
+// Docker says of it.
+func (m *Manager) Released(id ID, addr netip.Addr) (free bool) {
+	if e := m.entry(id); e != nil {
+		for _, ep := range e.value().Endpoints {
+			if ep.Unsure && ep.Phase == PhaseCreated && slices.Contains(addrsOf(ep), addr) {
+				m.kill(e, ep.ID)
+			}
+		}
+	}
+	return !m.Uses(id, addr)
+}
+
 // Uses tells whether a living endpoint of the network has the address.
 func (m *Manager) Uses(id ID, addr netip.Addr) bool {
 	e := m.entry(id)
@@ -150,8 +166,7 @@ func (m *Manager) Uses(id ID, addr netip.Addr) bool {
 	return false
 }
 
-// UsedAddrs are the addresses of all endpoints of a network, whatever their
-// phase. known is false when they may be incomplete, and for a swarm's network:
+// UsedAddrs are the addresses of the living endpoints of a network. known is false when they may be incomplete, and for a swarm's network:
 // its addresses are booked for other hosts, too.
 func (m *Manager) UsedAddrs(id ID) (used map[netip.Addr]bool, known bool) {
 	e := m.entry(id)
@@ -164,6 +179,9 @@ func (m *Manager) UsedAddrs(id ID) (used map[netip.Addr]bool, known bool) {
 	n := e.value()
 	used = make(map[netip.Addr]bool, len(n.Endpoints))
 	for _, ep := range n.Endpoints {
+		if ep.Phase == PhaseLeft || ep.Phase == PhaseDeleting {
+			continue // Docker gives its addresses back, or tried to
+		}
 		for _, a := range ep.Addrs {
 			used[a.Addr()] = true
 		}

@@ -45,7 +45,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if old.Phase == PhaseDeleting {
 			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
 		}
-		return old, nil
+		return old, m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false })
 	}
 	ep, err := newEndpoint(n, req)
 	if err != nil {
@@ -201,7 +201,7 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 		if ep.Phase == PhaseCreated || ep.Phase == PhaseLeft {
 			ep.Phase = PhaseJoining
 		}
-		ep.Sandbox = req.Sandbox
+		ep.Sandbox, ep.Unsure = req.Sandbox, false
 	})
 	if err != nil {
 		return err

@@ -42,7 +42,6 @@ type Manager struct {
 	now    func() time.Time
 	alive  func(sandbox string) (alive, known bool)
 
-	started time.Time
 	metrics *Metrics
 
 	mu       sync.Mutex // guards the following; held for no I/O
@@ -105,7 +104,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 	}
 	m := &Manager{
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive,
-		damaged: o.Damaged, started: time.Now(), metrics: o.Metrics,
+		damaged: o.Damaged, metrics: o.Metrics,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
 		segments: make(map[segment]map[any]holder),
@@ -129,6 +128,11 @@ func NewManager(o Options, loaded []Network) *Manager {
 				ep.Phase = PhaseCreated
 				m.log.Info("an attachment was interrupted", "nid", n.ID, "eid", id)
 			}
+			if ep.Phase == PhaseLeft {
+				ep.Phase = PhaseDeleting
+				m.abandonAddrs(n.ID, ep)
+			}
+			ep.Unsure = ep.Phase == PhaseCreated
 			n.Endpoints[id] = ep
 			if ep.Phase != PhaseDeleting {
 				m.occupyLocked(n, ep)

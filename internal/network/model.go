@@ -43,7 +43,8 @@ type Phase string
 // Creating and joining found at start mean that the call died with its process.
 // Docker asks again for half a minute. A network is undone, and made anew if it
 // is asked for; an endpoint is created again, waits for its Join, and is undone
-// if that does not come.
+// if that does not come. One that has left is deleted: Docker does so at once, and
+// not again if the process that it asked died.
 const (
 	PhaseCreating Phase = "creating"
 	PhaseActive   Phase = "active"
@@ -96,6 +97,9 @@ type Endpoint struct {
 	ContainerName string `json:"container_name,omitempty"`
 
 	Rev uint64 `json:"-"` // differs whenever anything else does
+
+	// Unsure: an earlier process made it, and may not have told Docker so.
+	Unsure bool `json:"-"`
 }
 
 // Title names the endpoint for a person: by its container where that is known.

@@ -273,7 +273,7 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch ep.Phase {
 	case PhaseCreated:
-		if ep.Changed.Before(m.started) {
+		if ep.Unsure {
 			return retryGrace
 		}
 		return unjoinedGrace

@@ -50,7 +50,7 @@ func TestRestart(t *testing.T) {
 		"half removed":        {PhaseDeleting, PhaseDeleting, false, false, true},
 		"created":             {PhaseActive, PhaseCreated, true, false, false},
 		"joining":             {PhaseActive, PhaseJoining, true, false, false},
-		"left":                {PhaseActive, PhaseLeft, true, false, false},
+		"left":                {PhaseActive, PhaseLeft, true, false, true},
 		"endpoint tombstone":  {PhaseActive, PhaseDeleting, true, false, true},
 		"unknown to the file": {PhaseActive, "", true, false, true},
 	} {

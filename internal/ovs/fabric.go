@@ -218,6 +218,9 @@ func (f *Fabric) unsettle() {
 func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 	switch o := old.(type) {
 	case *port:
+		if n, _ := row.(*port); n == nil && !ours(o.ExternalIDs) && ourName(o.Name) {
+			f.dirty() // somebody who had the name of a port of ours gives it back
+		}
 		f.touch(o.ExternalIDs)
 	case *iface:
 		n, _ := row.(*iface)

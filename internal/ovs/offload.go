@@ -76,24 +76,33 @@ func offloadOn(v ovsdb.View, b *bridge) link.Offload {
 // and segments to a bridge of the userspace datapath, empty if all works.
 func offloadFault(v ovsdb.View, b *bridge) string {
 	a := acceleration(root(v))
-	switch {
-	case !a.TSO:
+	if !a.TSO {
 		return "its TCP and UDP do not work: it was started with offloads on, and " + keyTSO + " of Open vSwitch is off now"
-	case a.TunnelsWithOffload:
-		return ""
 	}
-	if port := unfit(v, b); port != "" {
-		return fmt.Sprintf("its TCP and UDP do not pass port %s: it was started with offloads on, which Open vSwitch before 3.5 drops there", port)
+	if port := unfit(v, b, a.drops); port != "" {
+		return fmt.Sprintf("its TCP and UDP do not pass port %s: it was started with offloads on, which this version of Open vSwitch drops there", port)
 	}
 	return ""
 }
 
-// unfit returns a port of the bridge, or one that can be reached through patch
-// ports, through which Open vSwitch before 3.5 sends finished frames only:
-// tunnels ("Tunneling packets with HW offload flags is not supported"), and
-// before 3.3 whatever is not a device of the kernel. Which bridge a patch port
-// leads to is not looked at: any unfit port of the host counts then.
-func unfit(v ovsdb.View, b *bridge) string {
+// drops tells whether interfaces of a type drop what is not finished. Before 3.5
+// tunnels do ("Tunneling packets with HW offload flags is not supported"), and
+// before 3.3 whatever is not a device of the kernel. AF_XDP does, as seen up to
+// 4.0.
+func (a Acceleration) drops(kind string) bool {
+	switch kind {
+	case "", system, "internal", "tap", "patch":
+		return false
+	case "afxdp", "afxdp-nonpmd":
+		return true
+	}
+	return !a.TunnelsWithOffload
+}
+
+// unfit returns a port of the bridge that drops what is not finished, or one
+// that can be reached through patch ports. Which bridge a patch port leads to is
+// not looked at: any such port of the host counts then.
+func unfit(v ovsdb.View, b *bridge, drops func(kind string) bool) string {
 	ports, ifaces := ovsdb.All[*port](v), ovsdb.All[*iface](v)
 	patched := false
 	for _, p := range b.Ports {
@@ -102,34 +111,21 @@ func unfit(v ovsdb.View, b *bridge) string {
 		}
 		for _, uuid := range ports[p].Interfaces {
 			i := ifaces[uuid]
-			switch {
-			case i == nil || kernelDevice(i.Type):
-			case i.Type == "patch":
-				patched = true
-			default:
+			if i == nil {
+				continue
+			}
+			if drops(i.Type) {
 				return i.Name
 			}
+			patched = patched || i.Type == "patch"
 		}
 	}
-	if !patched {
-		return ""
-	}
 	for _, i := range ifaces {
-		if !kernelDevice(i.Type) && i.Type != "patch" {
+		if patched && drops(i.Type) {
 			return i.Name
 		}
 	}
 	return ""
-}
-
-// kernelDevice tells whether interfaces of a type are devices of the kernel that
-// are read and written through packet sockets or as taps.
-func kernelDevice(kind string) bool {
-	switch kind {
-	case "", system, "internal", "tap":
-		return true
-	}
-	return false
 }
 
 // staleOffload tells what is wrong with containers on a bridge that were started

@@ -21,8 +21,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// What new links may leave to the switch follows from the setting, the version
-// and, before 3.5, from where a frame can come out.
+// What new links may leave to the switch follows from the setting, and from
+// where a frame can come out in this version.
 func TestOffloadDecision(t *testing.T) {
 	const tso = "other_config:userspace-tso-enable=true"
 	geneve := []string{"--", "add-port", "br1", "gnv0", "--", "set", "interface", "gnv0", "type=geneve", "options:remote_ip=192.0.2.1"}
@@ -39,6 +39,7 @@ func TestOffloadDecision(t *testing.T) {
 		"kernel datapath":                {tso, "4.0.0", [][]string{{"--", "set", "bridge", "br1", `datapath_type=""`}}, link.OffloadAll},
 		"new":                            {tso, "4.0.0", nil, link.OffloadTCP},
 		"new, tunnel":                    {tso, "3.5.0", [][]string{geneve}, link.OffloadTCP},
+		"new, AF_XDP":                    {tso, "4.0.0", [][]string{{"--", "add-port", "br1", "x0", "--", "set", "interface", "x0", "type=afxdp-nonpmd"}}, link.OffloadNone},
 		"old":                            {"other_config:userspace-tso-enable=TRUE", "3.1.0", nil, link.OffloadTCP},
 		"old, tunnel":                    {tso, "3.1.0", [][]string{geneve}, link.OffloadNone},
 		"old, tunnel in a bond":          {tso, "3.4.1", [][]string{{"--", "add-bond", "br1", "bond", "e0", "e1", "--", "set", "interface", "e1", "type=gre", "options:remote_ip=192.0.2.1"}}, link.OffloadNone},
@@ -132,7 +133,7 @@ func TestOffloadMark(t *testing.T) {
 	}
 	reasons("")
 	r.vsctl("add-port", "br-int", "gnv0", "--", "set", "interface", "gnv0", "type=geneve", "options:remote_ip=192.0.2.1")
-	reasons("its TCP and UDP do not pass port gnv0: it was started with offloads on, which Open vSwitch before 3.5 drops there: restart the container")
+	reasons("its TCP and UDP do not pass port gnv0: it was started with offloads on, which this version of Open vSwitch drops there: restart the container")
 	r.vsctl("set", "Open_vSwitch", ".", "ovs-version=3.5.0")
 	reasons("")
 	r.vsctl("remove", "Open_vSwitch", ".", "other_config", "userspace-tso-enable")

@@ -78,8 +78,8 @@ func aPool() ipam.Pool {
 	return ipam.Pool{
 		ID: pool, Prefix: netip.MustParsePrefix("fd00::/64"), Range: netip.MustParsePrefix("fd00::/96"), Auto: true,
 		Gateway: netip.MustParseAddr("fd00::1"), Network: string(nid), Static: true, Seq: 1<<64 - 1, Last: netip.MustParseAddr("fd00::9"),
-		Addrs: []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::9")},
-		Own:   []netip.Addr{netip.MustParseAddr("fd00::1")},
+		Addrs:  []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::9")},
+		Orphan: true, Own: []netip.Addr{netip.MustParseAddr("fd00::1")},
 	}
 }
 

@@ -9,6 +9,8 @@ NAME := ovs-container-network
 VERSION := $(shell cat VERSION)
 PREFIX ?= /usr/local
 FUZZTIME ?= 10s
+DURATION ?= 30m
+SEED ?= 0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # sudo has a PATH of its own, often without the go command.
@@ -78,7 +80,7 @@ tests: lint build plugin
 	$(GO) test -v $(RACE) -count=1 $(UNIT) 2>&1 | scripts/testlog.sh build/results/unit
 	@$(MAKE) whole
 	@echo '==> results'
-	@cat build/results/unit build/results/whole
+	@cat build/results/faults build/results/unit build/results/whole
 
 .PHONY: integration
 integration: root ## only the tests that start whole hosts: as root
@@ -90,6 +92,7 @@ integration: root ## only the tests that start whole hosts: as root
 .PHONY: whole
 whole:
 	@echo '==> tests on whole hosts'
+	@mkdir -p build/results && : >build/results/faults
 	$(GO) test -v -p 1 -count=1 -timeout 30m $(WHOLE) 2>&1 | scripts/testlog.sh build/results/whole
 
 .PHONY: lint
@@ -98,7 +101,8 @@ lint: ## format, vet, staticcheck, syntax of scripts
 	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd internal integration test); \
 	if [ -n "$$files" ]; then printf 'not formatted, run gofmt -w on it: %s\n' $$files >&2; exit 1; fi
 	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet -tags faults,chaos,soak ./...
+	$(GO) run $(STATICCHECK) -tags faults,chaos,soak ./...
 	@for f in scripts/*.sh .ci/run; do bash -n "$$f"; done
 
 .PHONY: fuzz
@@ -108,6 +112,22 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 .PHONY: bench
 bench: root build plugin ## what it costs, beside Docker's own bridge driver: as root
 	$(GO) run ./test/bench
+
+.PHONY: bench-scale
+bench-scale: root build plugin ## the same with 500 starts, 1,000 containers, 1,000 networks: as root
+	$(GO) run ./test/bench -full
+
+.PHONY: bench-throughput
+bench-throughput: root build plugin ## TCP and UDP over the userspace datapath and its port types: as root
+	$(GO) run ./test/throughput
+
+.PHONY: chaos
+chaos: root build plugin ## storms of faults with traffic running, half an hour: as root
+	$(GO) test -v -tags chaos -run '^TestChaos' -count=1 -timeout 90m ./integration 2>&1 | scripts/testlog.sh build/results/chaos
+
+.PHONY: soak
+soak: root build plugin ## random operations and faults against a model, for DURATION (30m); SEED=N replays: as root
+	$(GO) test -v -tags soak -run '^TestSoak' -count=1 -timeout 0 ./integration -args -duration '$(DURATION)' -seed '$(SEED)'
 
 .PHONY: demo
 demo: ## two containers that talk through Open vSwitch, on this machine: with sudo

@@ -79,7 +79,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("no unit says %s:\n%s", want, units)
 		}
 	}
-	if out := h.sh("$(find /root/dest -name ovs-container-network -type f) version 2>&1 | head -1"); !strings.Contains(out, h.sh("cat /root/ocn/VERSION")) {
+	if out := h.sh("$(find /root/dest -path '*/bin/ovs-container-network') version 2>&1 | head -1"); !strings.Contains(out, h.sh("cat /root/ocn/VERSION")) {
 		t.Errorf("the installed program says %q", out)
 	}
 	h.sh("cd /root/ocn && make uninstall DESTDIR=/root/dest 2>&1")

@@ -6,7 +6,13 @@ cd "$(dirname "$0")/.."
 
 name=ovs-container-network
 destdir=${DESTDIR:-}
-bin=${PREFIX:-/usr/local}/bin
+prefix=${PREFIX:-/usr/local}
+bin=$prefix/bin
+declare -A completions=(
+	[bash]=$prefix/share/bash-completion/completions/$name
+	[zsh]=$prefix/share/zsh/site-functions/_$name
+	[fish]=$prefix/share/fish/vendor_completions.d/$name.fish
+)
 units=/etc/systemd/system
 dropin=docker.service.d/10-$name.conf
 
@@ -29,9 +35,12 @@ managed_plugin() {
 }
 
 install_service() {
-	local plugin
+	local plugin shell
 	say "installing $bin/$name"
 	install -D -m 755 "bin/$name" "$destdir$bin/$name"
+	for shell in "${!completions[@]}"; do
+		"bin/$name" completion "$shell" | install -D -m 644 /dev/stdin "$destdir${completions[$shell]}"
+	done
 	say "installing units to $units"
 	install -d -m 755 "$destdir$units/docker.service.d"
 	install -m 644 "systemd/$name.socket" "$destdir$units/$name.socket"
@@ -59,7 +68,7 @@ uninstall_service() {
 		systemctl disable --now "$name.socket" "$name.service" 2>/dev/null || true
 	fi
 	say "removing $bin/$name and the units"
-	rm -f "$destdir$bin/$name" "$destdir$units/$name.socket" "$destdir$units/$name.service" "$destdir$units/$dropin"
+	rm -f "${completions[@]/#/$destdir}" "$destdir$bin/$name" "$destdir$units/$name.socket" "$destdir$units/$name.service" "$destdir$units/$dropin"
 	rmdir --ignore-fail-on-non-empty "$destdir$units/docker.service.d" 2>/dev/null || true
 	if live; then
 		systemctl daemon-reload

@@ -231,3 +231,22 @@ func TestListen(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The shell is offered commands, flags and the values of flags.
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"do": "doctor", "gc --dr": "--dry-run", "doctor -o ": "json", "status --output ": "table",
+		"serve --log-level ": "warn", "serve --log-format ": "json",
+	} {
+		args := append([]string{cobra.ShellCompRequestCmd}, strings.Split(line, " ")...)
+		out, err := run(t, args...)
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%q: %v, want %s in %q", line, err, want, out)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if out, err := run(t, "completion", shell); err != nil || !strings.Contains(out, "ovs-container-network") {
+			t.Errorf("%s: %v, %q", shell, err, out)
+		}
+	}
+}

@@ -67,6 +67,7 @@ The exit status is 1 when something is wrong. Advice is not counted as wrong.`,
 	}
 	controlFlag(cmd, &socket)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	complete(cmd, "output", "text", "json")
 	return cmd
 }
 

@@ -53,6 +53,7 @@ running container still uses.`,
 	controlFlag(cmd, &socket)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show it, and remove nothing")
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	complete(cmd, "output", "table", "json")
 	return cmd
 }
 

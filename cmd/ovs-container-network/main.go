@@ -56,3 +56,9 @@ func env(name, otherwise string) string {
 	}
 	return otherwise
 }
+
+// complete has the shell offer the values of a flag.
+func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
+	// It fails only for a flag that is not there, which the tests would show.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}

@@ -59,6 +59,8 @@ Sockets handed over by systemd (socket activation) are used instead of --socket.
 	text(&s.dockerHost, "docker-host", "OCN_DOCKER_HOST", "unix://"+filepath.Join(h.run, "docker.sock"), "Docker's API, for names only; may be absent; none turns it off")
 	text(&s.logLevel, "log-level", "OCN_LOG_LEVEL", "info", "debug, info, warn or error")
 	text(&s.logFormat, "log-format", "OCN_LOG_FORMAT", "text", "text or json")
+	complete(cmd, "log-level", "debug", "info", "warn", "error")
+	complete(cmd, "log-format", "text", "json")
 	return cmd
 }
 

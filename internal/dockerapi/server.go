@@ -156,7 +156,7 @@ func decode(r *http.Request, into any) error {
 	case err != nil:
 		return fmt.Errorf("cannot read the request: %w", err)
 	case len(body) == 0:
-		return errors.New("the request is empty: dockerd repeats a call that way after its first try failed or timed out")
+		return errors.New("the driver ended or took too long in the middle of this call: run the command again (dockerd has repeated the call, with an empty request)")
 	case len(body) > maxBody:
 		return fmt.Errorf("the request has more than %d bytes", maxBody)
 	}

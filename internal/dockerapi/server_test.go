@@ -51,7 +51,7 @@ func fault(t *testing.T, rec *httptest.ResponseRecorder) string {
 func TestBadBodies(t *testing.T) {
 	for call, good := range calls {
 		for what, c := range map[string]struct{ body, want string }{
-			"empty":          {"", "the request is empty: dockerd repeats a call that way after its first try failed or timed out"},
+			"empty":          {"", "the driver ended or took too long in the middle of this call: run the command again (dockerd has repeated the call, with an empty request)"},
 			"no JSON":        {"hello", "cannot understand the request"},
 			"cut off":        {good[:len(good)-1], "cannot understand the request"},
 			"a list":         {"[" + good + "]", "cannot understand the request"},

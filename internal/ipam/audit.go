@@ -77,6 +77,29 @@ func (r *Registry) tighten(id PoolID, a netip.Addr) {
 	delete(r.loose[id], a)
 }
 
+// owe notes what Docker has given up and could not be freed, an address or, as the
+// zero one, a pool. Docker does not ask again. The next audit tries it, and an
+// address is given to who asks for it by name.
+func (r *Registry) owe(id PoolID, a netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loose[id] == nil {
+		r.loose[id] = make(map[netip.Addr]bool)
+	}
+	r.loose[id][a] = true
+	if r.idle[id] == nil {
+		r.idle[id] = make(map[netip.Addr]time.Time)
+	}
+	r.idle[id][a] = time.Now().Add(-idleTime)
+}
+
+// owed tells whether the pool itself is to be freed.
+func (r *Registry) owed(id PoolID) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.loose[id][netip.Addr{}]
+}
+
 // Idle is an address that is booked and that no endpoint has.
 type Idle struct {
 	Pool    PoolID     `json:"pool"`
@@ -93,11 +116,12 @@ func (r *Registry) Audit(used func(network string) (addrs map[netip.Addr]bool, k
 	now := time.Now()
 	for _, p := range r.snapshot() {
 		idle := p.without(used)
-		if p.Orphan {
+		whole := p.Orphan || r.owed(p.ID)
+		if whole {
 			idle = []netip.Addr{{}}
 		}
 		for _, i := range r.noteIdle(p, idle, now) {
-			if p.Orphan {
+			if whole {
 				err = r.ReleasePool(p.ID)
 			} else {
 				err = r.ReleaseAddress(p.ID, i.Addr.String())

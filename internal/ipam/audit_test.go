@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -193,4 +194,32 @@ func TestAuditFreesOrphans(t *testing.T) {
 			t.Error("a pool that never had a network of ours is gone")
 		}
 	})
+}
+
+// What could not be freed because the disk was full is freed by the next audit,
+// and an address is given to who asks for it before that.
+func TestAuditFreesWhatIsOwed(t *testing.T) {
+	store, r, id := claimed(t)
+	other := mustPool(t, r, "10.9.0.0/24", "")
+	store.setFail(errors.New("disk full"))
+	for _, a := range []string{"10.0.0.2", "10.0.0.3"} {
+		if r.ReleaseAddress(id, a) == nil {
+			t.Fatal("released on a full disk")
+		}
+	}
+	if r.ReleasePool(other.ID) == nil {
+		t.Fatal("released on a full disk")
+	}
+	if _, err := r.Audit(usedBy()); err == nil {
+		t.Error("the audit found nothing to do")
+	}
+	store.setFail(nil)
+	mustAddr(t, r, id, Request{Addr: "10.0.0.2"})
+	if _, err := r.Audit(usedBy("10.0.0.2")); err != nil {
+		t.Error(err)
+	}
+	expectTaken(t, r, id, "10.0.0.1", "10.0.0.2", "10.0.0.9")
+	if _, there := r.Lookup(other.ID); there {
+		t.Error("the pool is still there")
+	}
 }

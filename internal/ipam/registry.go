@@ -163,6 +163,7 @@ func (r *Registry) ReleasePool(id PoolID) error {
 		return nil
 	}
 	if err := r.store.DeletePool(id); err != nil {
+		r.owe(id, netip.Addr{})
 		return fmt.Errorf("cannot delete pool %v: %w", e.prefix, err)
 	}
 	e.value.Store(nil)
@@ -214,6 +215,9 @@ func (r *Registry) ReleaseAddress(id PoolID, addr string) error {
 	})
 	if errors.Is(err, errAbsent) {
 		return nil
+	}
+	if err != nil {
+		r.owe(id, a)
 	}
 	return err
 }

@@ -54,12 +54,12 @@ func (f *fakeFabric) Remove(_ context.Context, n Network, keepBridge bool) error
 }
 
 // Prune removes at once what a real fabric would first watch for a while.
-func (f *fakeFabric) Prune(_ context.Context, keep []Network, spare func(ID, EndpointID) bool) error {
+func (f *fakeFabric) Prune(_ context.Context, keep []Network, spare func(ID, EndpointID) bool) (again bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.prunes = append(f.prunes, time.Now())
 	if f.down {
-		return errUnreachable
+		return false, errUnreachable
 	}
 	wanted, bridges := map[string]bool{}, map[string]bool{}
 	for _, n := range keep {
@@ -81,7 +81,7 @@ func (f *fakeFabric) Prune(_ context.Context, keep []Network, spare func(ID, End
 			delete(f.bridges, name)
 		}
 	}
-	return nil
+	return false, nil
 }
 
 func (f *fakeFabric) Observe(n Network) Status {

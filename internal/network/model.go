@@ -248,8 +248,9 @@ type Fabric interface {
 	// Prune removes what carries this driver's mark and belongs to nothing in
 	// keep, unless a running container still uses it or spare says that it may
 	// belong to a record that could not be read. An id that is not known is given
-	// to spare as empty.
-	Prune(ctx context.Context, keep []Network, spare func(ID, EndpointID) bool) error
+	// to spare as empty. Nothing is removed on the strength of one look: again
+	// asks for another one soon.
+	Prune(ctx context.Context, keep []Network, spare func(ID, EndpointID) bool) (again bool, err error)
 
 	// Observe reports the state of n as seen now. It only reads.
 	Observe(n Network) Status

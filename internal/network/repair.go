@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -19,6 +18,7 @@ const (
 	repairMaxDelay = time.Minute
 	safetyNet      = 5 * time.Minute
 	firstNet       = 10 * time.Second
+	lookAgain      = 35 * time.Second // at what may be a leftover
 	sweepEvery     = 5 * time.Second
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
@@ -199,10 +199,15 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 				m.log.Warn("cannot free addresses that nobody uses", "err", err)
 			}
 		case <-net.C:
-			net.Reset(jitter(safetyNet))
 			m.Dirty()
-			if err := m.prune(ctx); err != nil {
-				m.log.Debug("prune", "err", err)
+			again, err := m.fabric.Prune(ctx, m.Networks(), m.Spares)
+			if err != nil {
+				m.log.Debug("cannot look for leftovers", "err", err)
+			}
+			if again {
+				net.Reset(jitter(lookAgain))
+			} else {
+				net.Reset(jitter(safetyNet))
 			}
 		}
 	}
@@ -210,13 +215,6 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 
 func jitter(d time.Duration) time.Duration {
 	return d + rand.N(d/5)
-}
-
-func (m *Manager) prune(ctx context.Context) error {
-	if err := m.fabric.Prune(ctx, m.Networks(), m.Spares); err != nil {
-		return fmt.Errorf("cannot look for leftovers: %w", err)
-	}
-	return nil
 }
 
 // sweep removes endpoints whose container is gone for longer than any start or

@@ -81,7 +81,7 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 		case ep.Phase == network.PhaseDeleting:
 			e.Health, e.Reason = healthRemoving, "is being removed"
 			if time.Since(ep.Changed) > removalTime {
-				e.Health = healthDegraded
+				e.Health, e.Mend = healthDegraded, []string{"see what the daemon's log says of " + host, "ovs-vsctl show"}
 			}
 		case ep.Phase != network.PhaseJoined:
 			e.Health, e.Reason = healthDetached, string(ep.Phase)

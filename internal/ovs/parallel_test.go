@@ -62,7 +62,7 @@ func TestParallelNetworks(t *testing.T) {
 		r.planned(config("br0", network.VLANAuto, 0))
 	})
 	look(func() {
-		if err := r.f.Prune(t.Context(), nil, func(network.ID, network.EndpointID) bool { return false }); err != nil {
+		if _, err := r.f.Prune(t.Context(), nil, func(network.ID, network.EndpointID) bool { return false }); err != nil {
 			t.Error(err)
 		}
 	})

@@ -30,22 +30,23 @@ func (l Leftover) Remove(ctx context.Context) error { return l.remove(ctx) }
 func (l Leftover) String() string { return l.Kind + " " + l.Name }
 
 // Prune implements network.Fabric.
-func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) error {
+func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) (again bool, err error) {
 	f.unsettle()
 	if err := f.shieldAgain(keep); err != nil {
-		return err
+		return false, err
 	}
 	found, err := f.Leftovers(keep, spare)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for _, l := range f.ripe(found) {
+	ripe := f.ripe(found)
+	for _, l := range ripe {
 		f.log.Info("removing a leftover", "kind", l.Kind, "name", l.Name, "why", l.Why)
 		if err := l.remove(ctx); err != nil {
 			f.log.Warn("cannot remove a leftover", "kind", l.Kind, "name", l.Name, "err", err)
 		}
 	}
-	return nil
+	return len(found) > len(ripe), nil
 }
 
 // shieldAgain puts back what a firewall has flushed with all other tables.

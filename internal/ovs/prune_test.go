@@ -21,9 +21,10 @@ func (r *rig) prune(age time.Duration, keep []network.Network, spare ...string) 
 		r.f.suspect[what] = time.Now().Add(-age)
 	}
 	r.f.mu.Unlock()
-	check(r.t, r.f.Prune(r.t.Context(), keep, func(n network.ID, ep network.EndpointID) bool {
+	_, err := r.f.Prune(r.t.Context(), keep, func(n network.ID, ep network.EndpointID) bool {
 		return slices.Contains(spare, string(n)+"/"+string(ep))
-	}))
+	})
+	check(r.t, err)
 	r.flush()
 }
 

@@ -41,8 +41,11 @@ type doctor struct {
 
 // examine runs all checks. The daemon itself answers, so that it runs is known.
 func (d *doctor) examine(ctx context.Context) diag.Report {
-	reports := d.manager.Reports()
-	checks := []diag.Check{
+	return diag.Run(ctx, d.checks(d.manager.Reports()))
+}
+
+func (d *doctor) checks(reports []network.Report) []diag.Check {
+	return []diag.Check{
 		{Name: daemonCheck, Asks: daemonAsks, Run: func(context.Context) []diag.Finding { return nil }},
 		{Name: "sockets", Asks: "does Docker reach the driver?", Run: d.checkSockets},
 		{Name: "files", Asks: "are there file descriptors left?", Run: checkFiles},
@@ -61,7 +64,6 @@ func (d *doctor) examine(ctx context.Context) diag.Report {
 		{Name: "leftovers", Asks: "does everything have an owner?", Needs: []string{"ovsdb"}, Run: d.checkLeftovers},
 		{Name: "datapath", Asks: "is this as fast as it can be?", Needs: []string{"ovsdb"}, Run: d.checkDatapath},
 	}
-	return diag.Run(ctx, checks)
 }
 
 // checkSockets asks each socket what Docker asks first.

@@ -251,3 +251,19 @@ func TestPicture(t *testing.T) {
 		}
 	}
 }
+
+// docs/doctor.md has the checks with what they ask and need, and the kinds of
+// what gc removes.
+func TestChecksAreDocumented(t *testing.T) {
+	page := document(t, "docs/doctor.md")
+	var rows, want []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]*\\?) \\| ([^|]*)\\|").FindAllStringSubmatch(section(t, page, "doctor"), -1) {
+		rows = append(rows, m[1]+": "+m[2]+" "+strings.Trim(m[3], "` "))
+	}
+	for _, c := range (&doctor{}).checks(nil) {
+		want = append(want, c.Name+": "+c.Asks+" "+strings.Join(c.Needs, ", "))
+	}
+	expectEqual(t, "checks", rows, want)
+	expectEqual(t, "kinds", firsts("`(\\w+)`", strings.Join(firsts("(?m)^\\| (`[^|]*) \\|", section(t, page, "gc")), " ")),
+		[]string{"address", "bridge", "chain", "link", "network", "pool", "port", "record"})
+}

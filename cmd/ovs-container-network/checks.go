@@ -180,7 +180,8 @@ func (d *doctor) checkOVSDB(context.Context) []diag.Finding {
 	}
 	return []diag.Finding{{
 		Subject: d.fabric.Endpoint(), Cause: fmt.Sprintf("ovsdb-server is not reached: %v", err),
-		Mend: []string{restartOVS},
+		Evidence: []string{"on the userspace datapath containers may stop talking until it is back"},
+		Mend:     []string{restartOVS},
 	}}
 }
 
@@ -218,7 +219,9 @@ func (d *doctor) look(ctx context.Context) (dockerwatch.Seen, error) {
 	return dockerwatch.Look(ctx, d.dockerHost, func(id network.ID, _ dockerwatch.SeenNetwork) bool { return d.manager.Has(id) })
 }
 
-func (d *doctor) checkDocker(ctx context.Context) []diag.Finding { return checkDocker(ctx, d.dockerHost) }
+func (d *doctor) checkDocker(ctx context.Context) []diag.Finding {
+	return checkDocker(ctx, d.dockerHost)
+}
 
 func checkDocker(ctx context.Context, host string) []diag.Finding {
 	if host == "none" {

@@ -23,8 +23,8 @@ type piece struct {
 
 // What is younger than these may belong to a call that is under way.
 const (
-	freshNetwork = time.Minute
-	freshPool    = time.Minute
+	freshNetwork = 40 * time.Second
+	freshPool    = 40 * time.Second
 	freshAddress = 30 * time.Second
 	// leftoverAge is how long a leftover may wait for the daemon to remove it by
 	// itself before doctor speaks of it.

@@ -24,7 +24,7 @@ const (
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
 	retryGrace    = 35 * time.Second // the same of an endpoint that an earlier process made: dockerd tries to reach us for 30 s
 	goneGrace     = 20 * time.Second // sandbox and link gone: nobody will tell us any more
-	homeGrace     = time.Minute      // sandbox gone, the container's end back here: or not moved yet, on engines up to 27
+	homeGrace     = time.Minute      // the same of a young one with both ends here: perhaps not moved yet, on engines up to 27
 	lostGrace     = 5 * time.Minute  // sandbox gone, but its end of the link is somewhere
 )
 
@@ -281,8 +281,10 @@ func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch seen := m.fabric.Observe(n).Endpoints[ep.ID]; {
 	case !seen.Linked:
 		return goneGrace
-	case seen.Home:
+	case seen.Home && m.now().Sub(ep.Changed) < homeGrace:
 		return homeGrace
+	case seen.Home:
+		return goneGrace
 	}
 	return lostGrace
 }

@@ -17,6 +17,7 @@ func TestSweep(t *testing.T) {
 	const never = 0
 	for name, c := range map[string]struct {
 		unjoined bool
+		young    bool // joined at this moment
 		spoil    func(r *rig)
 		times    times
 	}{
@@ -28,6 +29,10 @@ func TestSweep(t *testing.T) {
 		}, times: times{19 * time.Second, 35 * time.Second}},
 		"container gone, link there": {spoil: func(r *rig) { r.kill(sandbox("a")) }, times: times{5*time.Minute - time.Second, 5*time.Minute + 15*time.Second}},
 		"container gone, its end back": {spoil: func(r *rig) {
+			r.kill(sandbox("a"))
+			r.fabric.with(func(f *fakeFabric) { f.home[eid("a")] = true })
+		}, times: times{19 * time.Second, 35 * time.Second}},
+		"no container yet, both ends here": {young: true, spoil: func(r *rig) {
 			r.kill(sandbox("a"))
 			r.fabric.with(func(f *fakeFabric) { f.home[eid("a")] = true })
 		}, times: times{time.Minute - time.Second, time.Minute + 15*time.Second}},
@@ -42,7 +47,9 @@ func TestSweep(t *testing.T) {
 				r.endpoint("n", "a", "10.0.0.2/24")
 				if !c.unjoined {
 					r.must(nil, r.tryJoin("n", "a"))
-					time.Sleep(time.Minute)
+					if !c.young {
+						time.Sleep(time.Minute)
+					}
 					c.spoil(r)
 				}
 				time.Sleep(c.times.stays)

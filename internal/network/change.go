@@ -72,7 +72,7 @@ func (m *Manager) changeEndpoint(e *entry, id EndpointID, change func(*Endpoint)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.value()
-	ep, ok := n.Endpoints[id]
+	ep, ok := n.Endpoint(id)
 	if !ok {
 		return nil
 	}
@@ -99,7 +99,7 @@ func (m *Manager) condemnEndpoint(e *entry, ep Endpoint) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.value()
-	ep, ok := n.Endpoints[ep.ID]
+	ep, ok := n.Endpoint(ep.ID)
 	if !ok || ep.Phase == PhaseDeleting {
 		return
 	}

@@ -34,7 +34,7 @@ func (r *rig) check() {
 			r.t.Errorf("network %s is %s", n.ID.Short(), n.Phase)
 		}
 		bridges[n.Config.Bridge] = true
-		for _, ep := range n.Endpoints {
+		for _, ep := range n.SortedEndpoints() {
 			claims += 1 + len(ep.Addrs)
 			host, _ := ep.ID.Links()
 			switch {
@@ -61,10 +61,9 @@ func (r *rig) check() {
 	}
 	stored := r.store.load()
 	for _, n := range stored {
-		for id, ep := range n.Endpoints {
+		for _, ep := range n.Endpoints {
 			if ep.Phase == PhaseJoining { // as the next process reads it
 				ep.Phase = PhaseCreated
-				n.Endpoints[id] = ep
 			}
 		}
 	}
@@ -83,7 +82,7 @@ func (r *rig) check() {
 // container and was not deleted yet, or lost its link: either may still be there.
 func (r *rig) unjoined(name string) bool {
 	for _, n := range r.Networks() {
-		for _, ep := range n.Endpoints {
+		for _, ep := range n.SortedEndpoints() {
 			if host, _ := ep.ID.Links(); host == name && (ep.Phase != PhaseJoined || !r.fabric.linked(host)) {
 				return true
 			}

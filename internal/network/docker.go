@@ -29,7 +29,7 @@ func (m *Manager) Annotate(id ID, name string, eps map[EndpointID]Container) err
 		}
 	}
 	for eid, c := range eps {
-		ep, ok := n.Endpoints[eid]
+		ep, ok := n.Endpoint(eid)
 		if !ok || ep.Phase == PhaseDeleting || ep.ContainerID == c.ID && ep.ContainerName == c.Name {
 			continue
 		}
@@ -144,7 +144,7 @@ func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
 func (m *Manager) Released(id ID, addr netip.Addr) (free bool) {
 	if e := m.entry(id); e != nil {
 		for _, ep := range e.value().Endpoints {
-			if ep.Unsure && ep.Phase == PhaseCreated && slices.Contains(addrsOf(ep), addr) {
+			if ep.Unsure && ep.Phase == PhaseCreated && slices.Contains(addrsOf(*ep), addr) {
 				m.kill(e, ep.ID)
 			}
 		}
@@ -159,7 +159,7 @@ func (m *Manager) Uses(id ID, addr netip.Addr) bool {
 		return false
 	}
 	for _, ep := range e.value().Endpoints {
-		if ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && slices.Contains(addrsOf(ep), addr) {
+		if ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && slices.Contains(addrsOf(*ep), addr) {
 			return true
 		}
 	}

@@ -41,7 +41,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if n.Phase != PhaseActive {
 		return Endpoint{}, fmt.Errorf("the network is %s", n.Phase)
 	}
-	if old, ok := n.Endpoints[req.ID]; ok {
+	if old, ok := n.Endpoint(req.ID); ok {
 		if old.Phase == PhaseDeleting {
 			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
 		}
@@ -98,7 +98,7 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 	}
 	for _, id := range evicted {
 		m.log.WarnContext(ctx, "removing an endpoint that Docker forgot", "nid", n.ID, "eid", id)
-		old := n.Endpoints[id]
+		old, _ := n.Endpoint(id)
 		m.kill(e, id)
 		old.Addrs = slices.DeleteFunc(slices.Clone(old.Addrs), func(a netip.Prefix) bool {
 			return slices.Contains(addrsOf(ep), a.Addr())
@@ -130,7 +130,7 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 // kill marks an endpoint deleting and leaves the rest to the repair loop.
 func (m *Manager) kill(e *entry, id EndpointID) {
 	n := e.value()
-	if ep, ok := n.Endpoints[id]; ok {
+	if ep, ok := n.Endpoint(id); ok {
 		m.condemnEndpoint(e, ep)
 		m.repair.add(n.ID, 0)
 	}
@@ -163,7 +163,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 		return Joined{}, fmt.Errorf("cannot attach to network %s: %w", req.Network.Short(), err)
 	}
 	n := e.value()
-	ep, ok := n.Endpoints[req.ID]
+	ep, ok := n.Endpoint(req.ID)
 	if !ok || ep.Phase == PhaseDeleting {
 		return Joined{}, fmt.Errorf("cannot attach to %s: endpoint %s is unknown or was removed", n.Title(), req.ID.Short())
 	}
@@ -255,7 +255,7 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 		return nil
 	}
 	n := e.value()
-	if ep, ok := n.Endpoints[eid]; ok {
+	if ep, ok := n.Endpoint(eid); ok {
 		m.condemnEndpoint(e, ep)
 	} else {
 		m.condemnDamaged(e, func(d Damage) bool { return d.Endpoint == eid })

@@ -165,7 +165,7 @@ func (f *fakeFabric) Apply(ctx context.Context, n Network) error {
 		f.bridges[n.Config.Bridge] = n.OwnsBridge
 	}
 	errs := map[EndpointID]error{}
-	for _, ep := range n.Endpoints {
+	for _, ep := range n.SortedEndpoints() {
 		if err := f.applyEndpoint(n, ep); err != nil {
 			errs[ep.ID] = err
 		}

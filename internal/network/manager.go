@@ -121,7 +121,8 @@ func NewManager(o Options, loaded []Network) *Manager {
 			n.Phase = PhaseDeleting
 			m.log.Info("undoing an interrupted network create", "nid", n.ID)
 		}
-		for id, ep := range n.Endpoints {
+		for id, stored := range n.Endpoints {
+			ep := *stored
 			ep.Rev = m.rev.Add(1)
 			if ep.Phase == PhaseJoining {
 				// Docker asks again for half a minute, and then gives it up.
@@ -133,7 +134,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 				m.abandonAddrs(n.ID, ep)
 			}
 			ep.Unsure = ep.Phase == PhaseCreated
-			n.Endpoints[id] = ep
+			n.Endpoints[id] = &ep
 			if ep.Phase != PhaseDeleting {
 				m.occupyLocked(n, ep)
 			}

@@ -226,7 +226,8 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 		if n.Phase != PhaseActive {
 			continue
 		}
-		for _, ep := range n.Endpoints {
+		for _, p := range n.Endpoints {
+			ep := *p
 			reason := m.deadReason(n, ep)
 			if reason == "" {
 				continue

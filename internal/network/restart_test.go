@@ -25,7 +25,7 @@ func (r *rig) rewrite(network string, change func(*Network), endpoints map[strin
 		}
 		r.must(nil, r.store.PutNetwork(n, true))
 		for name, change := range endpoints {
-			ep := n.Endpoints[eid(name)]
+			ep, _ := n.Endpoint(eid(name))
 			change(&ep)
 			r.must(nil, r.store.PutEndpoint(ep, true))
 		}

@@ -227,7 +227,7 @@ func (r *rig) find(name string) (Network, bool) {
 // findEndpoint returns an endpoint wherever it is.
 func (r *rig) findEndpoint(name string) (Endpoint, bool) {
 	for _, n := range r.Networks() {
-		if ep, ok := n.Endpoints[eid(name)]; ok {
+		if ep, ok := n.Endpoint(eid(name)); ok {
 			return ep, true
 		}
 	}

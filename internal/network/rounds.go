@@ -89,7 +89,7 @@ func (m *Manager) applyOnce(ctx context.Context, e *entry) error {
 		if ep.Phase != PhaseDeleting || failed[ep.ID] != nil {
 			continue
 		}
-		if err := m.dropEndpoint(e, ep); err != nil {
+		if err := m.dropEndpoint(e, *ep); err != nil {
 			failed[ep.ID] = err
 		}
 	}

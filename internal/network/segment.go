@@ -81,7 +81,7 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 			continue
 		}
 		on := other.value()
-		oe := on.Endpoints[h.endpoint]
+		oe, _ := on.Endpoint(h.endpoint)
 		isMAC := key == any(ep.MAC)
 		if h.network == n.ID && m.abandoned(on, oe, isMAC) {
 			evicted = append(evicted, oe.ID)

@@ -179,12 +179,12 @@ func (s *fakeStore) load() []Network {
 		}
 		var n Network
 		mustUnmarshal(s.files[name], &n)
-		n.Endpoints = map[EndpointID]Endpoint{}
+		n.Endpoints = map[EndpointID]*Endpoint{}
 		for file, text := range s.files {
 			if strings.HasPrefix(file, id+"/endpoints/") && !isGarbage(text) {
 				var ep Endpoint
 				mustUnmarshal(text, &ep)
-				n.Endpoints[ep.ID] = ep
+				n.Endpoints[ep.ID] = &ep
 			}
 		}
 		all = append(all, n)

@@ -20,8 +20,9 @@ type change struct {
 	view   ovsdb.View
 	root   *openVSwitch
 	errs   map[network.EndpointID]error
+	bridge *bridge
+	member map[string]bool // ports of the bridge by UUID; see has
 	shield bool            // the bridge is of the userspace datapath
-	member map[string]bool // ports of the bridge by UUID
 
 	offload func() link.Offload // of new links
 
@@ -42,7 +43,7 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 	if err != nil {
 		return err
 	}
-	for _, ep := range n.Endpoints {
+	for _, ep := range f.unsettled(n) {
 		f.plan(c, ep)
 	}
 	if len(c.again) > 0 {
@@ -88,20 +89,13 @@ func (f *Fabric) begin(ctx context.Context, n network.Network) (*change, error) 
 		return nil, fmt.Errorf("database Open_vSwitch is empty")
 	}
 	if b != nil {
-		c.shield = b.userspace()
-		c.member = make(map[string]bool, len(b.Ports))
-		for _, uuid := range b.Ports {
-			c.member[uuid] = true
-		}
+		c.bridge, c.shield = b, b.userspace()
 	}
 	return c, nil
 }
 
 // plan decides what one endpoint needs.
 func (f *Fabric) plan(c *change, ep network.Endpoint) {
-	if f.isSettled(c.net, ep) {
-		return
-	}
 	c.tended = append(c.tended, ep)
 	host, _ := ep.ID.Links()
 	p := findPort(c.view, host)
@@ -137,7 +131,7 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 	switch {
 	case p == nil:
 		c.attach = append(c.attach, ep)
-	case !c.member[p.UUID] || f.broken(c.view, host):
+	case !c.has(p) || f.broken(c.view, host):
 		c.again = append(c.again, ep)
 	default:
 		c.mend(ep, p, f.port(c, ep))
@@ -145,6 +139,19 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 			c.check = append(c.check, ep)
 		}
 	}
+}
+
+// has tells whether a port is on the bridge.
+func (c *change) has(p *port) bool {
+	if c.member == nil {
+		c.member = make(map[string]bool)
+		if c.bridge != nil {
+			for _, uuid := range c.bridge.Ports {
+				c.member[uuid] = true
+			}
+		}
+	}
+	return c.member[p.UUID]
 }
 
 // broken tells whether ovs-vswitchd has given up on a device that is there, or
@@ -438,8 +445,15 @@ func (f *Fabric) settle(c *change) {
 	}
 }
 
-func (f *Fabric) isSettled(n network.Network, ep network.Endpoint) bool {
+// unsettled returns the endpoints that have to be looked at. All that an Apply
+// costs for the others is this loop.
+func (f *Fabric) unsettled(n network.Network) (list []network.Endpoint) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return ep.Rev != 0 && f.settled[ep.ID] == settled{n.Rev, ep.Rev}
+	for id, ep := range n.Endpoints {
+		if ep.Rev == 0 || f.settled[id] != (settled{n.Rev, ep.Rev}) {
+			list = append(list, *ep)
+		}
+	}
+	return list
 }

@@ -172,7 +172,7 @@ func TestRemoveBridgeGuard(t *testing.T) {
 	// The same for a port that is added to a bridge that goes.
 	r.vsctl("del-port", "p9", "--", "del-br", "br-int")
 	r.guard()
-	ep := join(n, network.PhaseJoining, endpoint(1)).Endpoints[endpoint(1).ID]
+	ep, _ := join(n, network.PhaseJoining, endpoint(1)).Endpoint(endpoint(1).ID)
 	if _, err := r.f.db.Commit(t.Context(), addPort("br-int", "ocn1", n.Port(ep), ep.MAC), nil); err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Errorf("got %v", err)
 	}

@@ -234,6 +234,9 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 			f.dirty()
 			return
 		}
+		if len(n.Ports) >= len(o.Ports) && slices.Equal(n.Ports[:len(o.Ports)], o.Ports) {
+			return // ports were only added
+		}
 		kept := make(map[string]bool, len(n.Ports))
 		for _, uuid := range n.Ports {
 			kept[uuid] = true

@@ -68,7 +68,8 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 		problem([]string{"systemctl restart openvswitch-switch"}, "ovs-vswitchd does not act on changes")
 	}
 	stale := staleOffload(v, b)
-	for id, ep := range n.Endpoints {
+	for id, p := range n.Endpoints {
+		ep := *p
 		host, peer := id.Links()
 		dev, linked := f.deviceOf(host)
 		_, home := f.deviceOf(peer)

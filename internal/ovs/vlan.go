@@ -59,7 +59,7 @@ func usedTags(v ovsdb.View, b *bridge, name string, others []network.Network) ma
 		}
 		used[int(o.Config.VLAN)] = true
 		for _, ep := range o.Endpoints {
-			used[int(o.Port(ep).VLAN)] = true
+			used[int(o.Port(*ep).VLAN)] = true
 		}
 	}
 	return used

@@ -189,7 +189,7 @@ func TestCutOffChanges(t *testing.T) {
 		if len(c.Damaged) > 0 || len(c.Networks) != 1 {
 			t.Fatalf("got %+v", c)
 		}
-		return c.Networks[0].Endpoints[eid]
+		return *c.Networks[0].Endpoints[eid]
 	}
 	if diff := cmp.Diff(changed, get(), same); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -70,7 +70,7 @@ func aNetwork() network.Network {
 		},
 		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), Space: "ours"}},
 		Phase:   network.PhaseActive, OwnsBridge: true, Engine: "QWER:TYUI", Enforced: true, Created: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
-		Endpoints: map[network.EndpointID]network.Endpoint{},
+		Endpoints: map[network.EndpointID]*network.Endpoint{},
 	}
 }
 
@@ -97,8 +97,9 @@ func TestRoundTrip(t *testing.T) {
 		n := aNetwork()
 		put(t, d, n, sync)
 		for _, id := range []network.EndpointID{eid, eid2} {
-			n.Endpoints[id] = anEndpoint(id)
-			if err := d.PutEndpoint(n.Endpoints[id], sync); err != nil {
+			ep := anEndpoint(id)
+			n.Endpoints[id] = &ep
+			if err := d.PutEndpoint(ep, sync); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -134,7 +135,7 @@ func TestReplace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n = network.Network{ID: nid, Phase: network.PhaseDeleting, Endpoints: map[network.EndpointID]network.Endpoint{eid: small}}
+	n = network.Network{ID: nid, Phase: network.PhaseDeleting, Endpoints: map[network.EndpointID]*network.Endpoint{eid: &small}}
 	put(t, d, n, false)
 	if diff := cmp.Diff(Contents{Networks: []network.Network{n}}, load(t, d), same); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -257,7 +258,7 @@ func TestLaterRecordsAreAppended(t *testing.T) {
 	c := load(t, d)
 	for _, ep := range c.Networks[0].Endpoints {
 		ep.Phase = network.PhaseDeleting
-		if err := d.PutEndpoint(ep, false); err != nil {
+		if err := d.PutEndpoint(*ep, false); err != nil {
 			t.Fatal(err)
 		}
 	}

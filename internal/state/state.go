@@ -195,7 +195,7 @@ func (d *Dir) loadNetwork(id network.ID, c *Contents) {
 		return
 	}
 	n := *r.Network
-	n.Endpoints = make(map[network.EndpointID]network.Endpoint)
+	n.Endpoints = make(map[network.EndpointID]*network.Endpoint)
 	eps, err := os.ReadDir(d.endpointsPath(id))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.Damaged = append(c.Damaged, network.Damage{Path: d.endpointsPath(id), Network: id, Err: err})
@@ -221,7 +221,7 @@ func (d *Dir) loadNetwork(id network.ID, c *Contents) {
 			c.Damaged = append(c.Damaged, network.Damage{Path: path, Network: id, Endpoint: eid, Err: err})
 			continue
 		}
-		n.Endpoints[eid] = *r.Endpoint
+		n.Endpoints[eid] = r.Endpoint
 	}
 	c.Networks = append(c.Networks, n)
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +15,10 @@ import (
 // is not accepted would hang for as long as that lasts.
 type spare struct {
 	net.Listener
-	mu   sync.Mutex // guards the following
-	kept *os.File   // nil while it is lent, or could not be taken back yet
+	mu     sync.Mutex  // guards the following
+	kept   *os.File    // nil while it is lent, or could not be taken back yet
+	retry  *time.Timer // of taking it back
+	closed bool
 }
 
 func newSpare(l net.Listener) *spare {
@@ -24,12 +27,18 @@ func newSpare(l net.Listener) *spare {
 	return s
 }
 
-// keep takes a descriptor aside.
+// keepAgain is the pause before the next try to take a descriptor aside.
+const keepAgain = time.Second
+
+// keep takes a descriptor aside, now or when there is room again.
 func (s *spare) keep() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.kept == nil {
-		s.kept, _ = os.Open(os.DevNull) // without one, a later try may have more luck
+	if s.kept != nil || s.closed {
+		return
+	}
+	if s.kept, _ = os.Open(os.DevNull); s.kept == nil {
+		s.retry = time.AfterFunc(keepAgain, s.keep)
 	}
 }
 
@@ -37,6 +46,9 @@ func (s *spare) keep() {
 func (s *spare) lend() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.retry != nil {
+		s.retry.Stop()
+	}
 	if s.kept == nil {
 		return false
 	}
@@ -64,6 +76,9 @@ func (s *spare) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (s *spare) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.lend()
 	return s.Listener.Close()
 }

@@ -110,3 +110,36 @@ func TestGC(t *testing.T) {
 	h.docker("network", "rm", "web")
 	h.expectClean()
 }
+
+// A firewall that flushes the whole rule set takes the driver's table with it: it
+// is back within seconds, and doctor says so if it is not.
+func TestFlushedRuleSet(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, service, own)
+	h.network("web", "--subnet", "10.1.0.0/24", "--opt", "gateway_mode=none")
+	h.container("aa", "web")
+	h.container("bb", "web")
+	chains := func() string {
+		return h.sh("nft list table netdev ovs-container-network 2>/dev/null | grep -c 'hook ingress' || true")
+	}
+	if got := chains(); got != "2" {
+		t.Fatalf("%s chains", got)
+	}
+	h.sh("kill -STOP " + h.driverPID())
+	h.sh("nft flush ruleset")
+	if got := chains(); got != "0" {
+		t.Fatalf("%s chains", got)
+	}
+	h.sh("kill -CONT " + h.driverPID())
+	h.eventually("the chains are back", func() error {
+		if got := chains(); got != "2" {
+			return fmt.Errorf("there are %s", got)
+		}
+		return nil
+	})
+	h.healthy()
+	h.ping("aa", "bb")
+	h.docker("rm", "-f", "aa", "bb")
+	h.docker("network", "rm", "web")
+	h.expectClean()
+}

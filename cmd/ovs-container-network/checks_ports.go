@@ -68,7 +68,7 @@ func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) 
 }
 
 func (d *doctor) checkShields(context.Context) []diag.Finding {
-	bare, err := d.fabric.Unshielded(d.manager.Networks())
+	bare, err := d.fabric.Unshielded()
 	if err != nil {
 		return []diag.Finding{{Cause: fmt.Sprintf("the nftables chains of the ports cannot be read: %v", err)}}
 	}
@@ -78,7 +78,7 @@ func (d *doctor) checkShields(context.Context) []diag.Finding {
 	return []diag.Finding{{
 		Cause:    "the host's own stack sees frames of containers: the nftables table " + network.Owner + " was flushed",
 		Evidence: []string{fmt.Sprintf("%d ports have no chain, one of them %s", len(bare), bare[0])},
-		Mend:     append([]string{"it is put back by itself within minutes"}, restartDaemon...),
+		Mend:     append([]string{"it is put back by itself within seconds, unless the daemon's log says why not"}, restartDaemon...),
 	}}
 }
 

@@ -83,6 +83,7 @@ func (f *Fabric) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.db.Run(ctx) })
 	g.Go(func() error { return f.runReaper(ctx) })
+	g.Go(func() error { return f.runShields(ctx) })
 	g.Go(func() error {
 		err := f.links.Watch(ctx, f.linkChanged)
 		if ctx.Err() != nil {

@@ -32,7 +32,7 @@ func (l Leftover) String() string { return l.Kind + " " + l.Name }
 // Prune implements network.Fabric.
 func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) (again bool, err error) {
 	f.unsettle()
-	if err := f.shieldAgain(keep); err != nil {
+	if err := f.shieldAgain(); err != nil {
 		return false, err
 	}
 	found, err := f.Leftovers(keep, spare)
@@ -47,16 +47,6 @@ func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(n
 		}
 	}
 	return len(found) > len(ripe), nil
-}
-
-// shieldAgain puts back what a firewall has flushed with all other tables.
-func (f *Fabric) shieldAgain(keep []network.Network) error {
-	bare, err := f.Unshielded(keep)
-	if err != nil || len(bare) == 0 {
-		return err
-	}
-	f.log.Warn("putting back the nftables chains that somebody removed", "ports", len(bare))
-	return f.links.Shield(bare)
 }
 
 // Leftovers lists what carries this driver's mark and belongs to nothing in keep,

@@ -1,7 +1,11 @@
 package ovs
 
 import (
+	"context"
 	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
@@ -43,22 +47,21 @@ func (f *Fabric) FreeTags(name string, all []network.Network) (int, error) {
 	return free, nil
 }
 
-// Unshielded lists the ports of the userspace datapath, among those of networks,
-// whose frames the host's own stack sees: somebody flushed the rule set.
-func (f *Fabric) Unshielded(all []network.Network) ([]string, error) {
+// Unshielded lists our ports of the userspace datapath whose frames the host's
+// own stack sees: somebody flushed the rule set.
+func (f *Fabric) Unshielded() ([]string, error) {
 	v, err := f.db.View()
 	if err != nil {
 		return nil, err
 	}
 	var hosts []string
-	for _, n := range all {
-		if b := findBridge(v, n.Config.Bridge); b == nil || !b.userspace() {
+	for _, b := range ovsdb.All[*bridge](v) {
+		if !b.userspace() {
 			continue
 		}
-		for _, ep := range n.Endpoints {
-			host, _ := ep.ID.Links()
-			if _, linked := f.deviceOf(host); linked && ep.Phase == network.PhaseJoined {
-				hosts = append(hosts, host)
+		for _, p := range portsOf(v, b) {
+			if dev, linked := f.deviceOf(p.Name); ours(p.ExternalIDs) && linked && dev.up {
+				hosts = append(hosts, p.Name)
 			}
 		}
 	}
@@ -66,10 +69,59 @@ func (f *Fabric) Unshielded(all []network.Network) ([]string, error) {
 		return nil, nil
 	}
 	have, err := f.links.Shielded()
-	if err != nil {
+	if err != nil || have == nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(hosts, func(h string) bool { return have[h] }), nil
+}
+
+// shieldAgain puts back what a firewall has flushed with all other tables.
+func (f *Fabric) shieldAgain() error {
+	bare, err := f.Unshielded()
+	if err != nil || len(bare) == 0 {
+		return err
+	}
+	f.log.Warn("putting back the nftables chains that somebody removed", "ports", len(bare))
+	return f.links.Shield(bare)
+}
+
+// flushPause lets a firewall finish what it replaces.
+const flushPause = 500 * time.Millisecond
+
+// runShields puts the shields back when their table was removed. The driver
+// removes it, too, with the last of them.
+func (f *Fabric) runShields(ctx context.Context) error {
+	flushed := make(chan struct{}, 1)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := f.links.WatchShields(ctx, func() {
+			select {
+			case flushed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			f.log.Warn("a flushed rule set is only noticed after a while", "err", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		pause := time.NewTimer(time.Hour)
+		defer pause.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-flushed:
+				pause.Reset(flushPause)
+			case <-pause.C:
+				if err := f.shieldAgain(); err != nil {
+					f.log.Warn("cannot put the nftables chains back", "err", err)
+				}
+			}
+		}
+	})
+	return g.Wait()
 }
 
 // Userspace lists the bridges of networks that are of the userspace datapath.

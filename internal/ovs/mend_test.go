@@ -108,3 +108,16 @@ func (r *rig) flush() {
 func probe() network.Network {
 	return join(newNet("probe", "br-probe", 0), network.PhaseJoining, endpoint(0xffff))
 }
+
+// Somebody who has the name of a port of ours gives it back: whoever needs it may
+// try again.
+func TestNameGivenBack(t *testing.T) {
+	r := newRig(t)
+	name, _ := endpoint(1).ID.Links()
+	r.vsctl("--may-exist", "add-br", "foreign1", "--", "set", "bridge", "foreign1", "datapath_type=netdev")
+	r.vsctl("add-port", "foreign1", name, "--", "set", "interface", name, "type=internal")
+	r.flush()
+	r.dirty.take("")
+	r.vsctl("del-port", name)
+	eventually(t, "everybody is dirty", func() bool { return r.dirty.take("") > 0 })
+}

@@ -137,9 +137,10 @@ func (s *soak) adopt(ops []*op, f *fault) {
 		s.comeBack(ops)
 	}
 	v := s.view()
+	ends := s.ends()
 	for _, o := range ops {
 		if o.box != "" {
-			s.adoptBox(o.box, v)
+			s.adoptBox(o.box, v, ends)
 		}
 	}
 	s.startedAgain(f, v)
@@ -194,9 +195,26 @@ func (s *soak) comeBack(ops []*op) {
 	})
 }
 
+// ends are the endpoints that Docker's networks have. A container that was being
+// disconnected when dockerd ended may still believe in one of its own.
+func (s *soak) ends() map[string]bool {
+	s.t.Helper()
+	ends := map[string]bool{}
+	view, err := s.dockerView()
+	if view == nil {
+		s.t.Fatal(err)
+	}
+	for _, n := range view {
+		for id := range n.ends {
+			ends[id] = true
+		}
+	}
+	return ends
+}
+
 // adoptBox takes over what Docker says of a container. One that it has left in
 // between is removed.
-func (s *soak) adoptBox(name string, v map[string]seenBox) {
+func (s *soak) adoptBox(name string, v map[string]seenBox, ends map[string]bool) {
 	s.t.Helper()
 	b, there := v[name]
 	old := s.boxes[name]
@@ -207,7 +225,7 @@ func (s *soak) adoptBox(name string, v map[string]seenBox) {
 	whole := true
 	now := &soakBox{name: name, always: old != nil && old.always, running: b.State.Running, nets: map[string]string{}}
 	for _, net := range b.on() {
-		whole = whole && (!now.running || b.NetworkSettings.Networks[net].EndpointID != "") && s.nets[net] != nil
+		whole = whole && (!now.running || ends[b.NetworkSettings.Networks[net].EndpointID]) && s.nets[net] != nil
 		now.nets[net] = ""
 		if old != nil {
 			now.nets[net] = old.nets[net]

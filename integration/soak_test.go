@@ -158,19 +158,23 @@ func (s *soak) failed(dir string) {
 // doStep does one to eight things at once, most often without anything that
 // breaks, and looks whether all is as it must be.
 func (s *soak) doStep() {
+	breaks := s.rng.Float64() < *soakFaults
 	n := 1
-	if s.rng.IntN(4) == 0 {
+	if s.rng.IntN(4) == 0 || breaks && s.maybe(50) {
 		n = 2 + s.rng.IntN(7)
 	}
 	ops := s.drawOps(n)
 	var broken *fault
-	if s.rng.Float64() < *soakFaults {
+	if breaks {
 		broken = s.drawFault(ops)
+		for _, o := range ops {
+			o.delay = time.Duration(s.rng.IntN(1500)) * time.Millisecond
+		}
 	}
 	results := s.start(ops)
 	if broken != nil {
-		delay := time.Duration(s.rng.IntN(700)) * time.Millisecond
-		s.note("fault: %s, %s after the start of %d operations", broken.name, delay, len(ops))
+		delay := time.Duration(s.rng.IntN(1000)) * time.Millisecond
+		s.note("fault: %s, after %s", broken.name, delay)
 		s.after(delay, nil)
 		s.count["fault "+broken.name]++
 		s.lastFault = time.Now()
@@ -198,8 +202,12 @@ type outcome struct {
 func (s *soak) start(ops []*op) chan outcome {
 	results := make(chan outcome, len(ops))
 	for _, o := range ops {
-		s.note("%s", o)
+		s.note("after %s: %s", o.delay, o)
 		go func() {
+			select {
+			case <-time.After(o.delay):
+			case <-s.ctx().Done():
+			}
 			begun := time.Now()
 			r := outcome{op: o}
 			for _, cmd := range o.cmds {

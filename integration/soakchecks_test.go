@@ -36,7 +36,7 @@ func (s *soak) prepare() {
 		s.startDriver()
 	}
 	s.network("home", "--subnet", "10.99.0.0/24", "--ip-range", "10.99.0.0/25", "--ipam-driver", "ovs-container-network")
-	s.nets["home"] = &soakNet{name: "home", bridge: "br-int", alone: true, ours: true, subnet: "10.99.0", reserved: true}
+	s.nets["home"] = &soakNet{name: "home", bridge: "br-int", alone: true, gateway: true, ours: true, subnet: "10.99.0", reserved: true}
 	for _, name := range []string{"p1", "p2"} {
 		addr := "10.99.0.20" + name[1:]
 		s.container(name, "home", "--restart", "always", "--ip", addr)
@@ -155,6 +155,12 @@ func (s *soak) startedAgain(f *fault, v map[string]seenBox) {
 			b.running = running
 		}
 	}
+	for _, b := range s.boxes {
+		b.stale = b.stale && !f.restarts
+	}
+	if f.docker && !f.restarts {
+		s.stale()
+	}
 }
 
 func touches(ops []*op, box string) bool {
@@ -223,7 +229,7 @@ func (s *soak) adoptBox(name string, v map[string]seenBox, ends map[string]bool)
 		return
 	}
 	whole := true
-	now := &soakBox{name: name, always: old != nil && old.always, running: b.State.Running, nets: map[string]string{}}
+	now := &soakBox{name: name, always: old != nil && old.always, running: b.State.Running, stale: old != nil && old.stale, nets: map[string]string{}}
 	for _, net := range b.on() {
 		whole = whole && (!now.running || ends[b.NetworkSettings.Networks[net].EndpointID]) && s.nets[net] != nil
 		now.nets[net] = ""
@@ -231,7 +237,7 @@ func (s *soak) adoptBox(name string, v map[string]seenBox, ends map[string]bool)
 			now.nets[net] = old.nets[net]
 		}
 	}
-	if old == nil || !whole || s.maybe(30) {
+	if old == nil || !whole || s.maybe(15) {
 		s.note("docker rm -f %s, which is %s on %s", name, b.State.Status, b.on())
 		s.docker("rm", "-f", name)
 		return

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // model is what must be true.
@@ -20,6 +21,7 @@ type model struct {
 type soakNet struct {
 	name, bridge string
 	alone        bool // has a VLAN of its own
+	gateway      bool // gives its containers a way out
 	v6, ours     bool
 	subnet       string // first two bytes and the third: 10.101.7; empty if an IPAM driver chose it
 	reserved     bool   // its upper half is for fixed addresses
@@ -30,6 +32,7 @@ type soakBox struct {
 	name    string
 	always  bool // Docker starts it again
 	running bool
+	stale   bool              // see [model.stale]
 	nets    map[string]string // by network, the fixed address or empty
 }
 
@@ -67,6 +70,19 @@ func (m *model) inUse(network string) bool {
 	return false
 }
 
+// stale notes the containers whose interfaces dockerd has forgotten: one that is
+// started anew beside running containers (live-restore) does not read those of a
+// sandbox that has no gateway, as Docker 20.10 goes, and fails to connect it to
+// another network until the container is restarted.
+func (m *model) stale() {
+	for _, b := range m.boxes {
+		b.stale = b.running
+		for net := range b.nets {
+			b.stale = b.stale && !m.nets[net].gateway
+		}
+	}
+}
+
 // op is something a user does.
 type op struct {
 	kind  string
@@ -76,6 +92,7 @@ type op struct {
 	plan  *soakNet // to be made
 	done  func()   // makes the model what is true when all commands succeeded
 	joins []string // networks that it needs
+	delay time.Duration
 }
 
 func (o *op) String() string {
@@ -214,11 +231,14 @@ func (d *draft) createNet() *op {
 	case 2:
 		opt("vlan=auto")
 	}
+	n.gateway = true
 	if mode := d.one([]string{"", "docker", "none", "external"}); mode != "" && !(mode == "external" && n.subnet == "") {
 		opt("gateway_mode=" + mode)
+		n.gateway = mode != "none"
 	}
 	if d.maybe(10) {
 		args = append(args, "--internal")
+		n.gateway = false
 	}
 	if d.maybe(15) {
 		opt("mtu=1400")
@@ -310,7 +330,7 @@ func (d *draft) connectCmd(b *soakBox, net string) []string {
 }
 
 func (d *draft) connect() *op {
-	b := d.box(func(b *soakBox) bool { return len(b.nets) < 3 })
+	b := d.box(func(b *soakBox) bool { return len(b.nets) < 3 && !b.stale })
 	if b == nil {
 		return nil
 	}
@@ -326,7 +346,7 @@ func (d *draft) connect() *op {
 }
 
 func (d *draft) disconnect() *op {
-	b := d.box(func(b *soakBox) bool { return len(b.nets) > 1 || len(b.nets) == 1 && b.running })
+	b := d.box(func(b *soakBox) bool { return len(b.nets) > 0 && !b.stale })
 	if b == nil {
 		return nil
 	}
@@ -350,7 +370,7 @@ func (d *draft) onRunning(kind string, cmd ...string) *op {
 	}
 	return &op{
 		kind: kind, cmds: [][]string{append(cmd, b.name)}, box: b.name, joins: slices.Sorted(maps.Keys(b.nets)),
-		done: func() { b.running = kind == "restart" },
+		done: func() { b.running, b.stale = kind == "restart", false },
 	}
 }
 
@@ -363,7 +383,7 @@ func (d *draft) killInit() *op {
 	return &op{
 		kind: "init killed", box: b.name, joins: slices.Sorted(maps.Keys(b.nets)),
 		cmds: [][]string{{"sh", "-ec", "kill -9 $(docker inspect -f '{{.State.Pid}}' " + b.name + ")"}},
-		done: func() { b.running = b.always },
+		done: func() { b.running, b.stale = b.always, false },
 	}
 }
 
@@ -379,7 +399,7 @@ func (d *draft) startBox() *op {
 }
 
 func (d *draft) removeBox() *op {
-	if len(d.boxes) < 8 && d.maybe(60) {
+	if len(d.boxes) < 10 && d.maybe(80) {
 		return nil // lest there is always little
 	}
 	b := d.box(func(*soakBox) bool { return true })

@@ -57,6 +57,12 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 	if err != nil {
 		return nil, err
 	}
+	// Before the links: a chain is made after its link, whose name is never used
+	// again, so one without a link is no longer needed.
+	shields, err := f.links.Shielded()
+	if err != nil {
+		return nil, err
+	}
 	wanted := make(map[string]bool)
 	bridges := make(map[string]bool)
 	for _, n := range keep {
@@ -103,10 +109,6 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 				func(ctx context.Context) error { return f.removeBridge(ctx, b.Name) }})
 		}
 	}
-	shields, err := f.links.Shielded()
-	if err != nil {
-		return nil, err
-	}
 	for host := range shields {
 		if !here[host] {
 			found = append(found, Leftover{"chain", host, "in the nftables table " + network.Owner + ", of a link that is gone",
@@ -127,7 +129,7 @@ func (f *Fabric) inUse(id network.EndpointID, here map[string]bool) bool {
 }
 
 // ripe notes what looks like a leftover now, and returns those that did at every
-// look for long enough.
+// look for long enough. Of a chain one look tells enough.
 func (f *Fabric) ripe(found []Leftover) (ripe []Leftover) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +141,7 @@ func (f *Fabric) ripe(found []Leftover) (ripe []Leftover) {
 			since = now
 		}
 		next[l.String()] = since
-		if known && now.Sub(since) >= leftoverGrace {
+		if known && now.Sub(since) >= leftoverGrace || l.Kind == "chain" {
 			ripe = append(ripe, l)
 		}
 	}

@@ -46,7 +46,7 @@ func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(n
 			f.log.Warn("cannot remove a leftover", "kind", l.Kind, "name", l.Name, "err", err)
 		}
 	}
-	return len(found) > len(ripe), nil
+	return len(found) > 0, nil
 }
 
 // Leftovers lists what carries this driver's mark and belongs to nothing in keep,
@@ -81,12 +81,14 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 		here[l.Name] = true
 	}
 	var found []Leftover
+	stale := make(map[string]bool) // ports by UUID
 	for _, p := range ovsdb.All[*port](v) {
 		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
 		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) || f.inUse(eid, here) {
 			continue
 		}
 		if b := bridgeOf(v, p.UUID); b != nil {
+			stale[p.UUID] = true
 			found = append(found, Leftover{"port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
 				func(ctx context.Context) error {
 					_, err := f.write(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
@@ -104,8 +106,9 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 			func(context.Context) error { return f.links.Delete(l.Name, l.Alias) }})
 	}
 	for _, b := range ovsdb.All[*bridge](v) {
-		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && len(portsOf(v, b)) == 0 {
-			found = append(found, Leftover{"bridge", b.Name, "made by this driver, of no network that is known, without ports",
+		kept := slices.ContainsFunc(portsOf(v, b), func(p *port) bool { return !stale[p.UUID] })
+		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && !kept {
+			found = append(found, Leftover{"bridge", b.Name, "made by this driver, of no network that is known",
 				func(ctx context.Context) error { return f.removeBridge(ctx, b.Name) }})
 		}
 	}
@@ -117,7 +120,13 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 				}})
 		}
 	}
-	slices.SortFunc(found, func(a, b Leftover) int { return strings.Compare(a.String(), b.String()) })
+	// A bridge goes after its ports.
+	slices.SortFunc(found, func(a, b Leftover) int {
+		if a.Kind == "bridge" != (b.Kind == "bridge") {
+			return map[bool]int{true: 1, false: -1}[a.Kind == "bridge"]
+		}
+		return strings.Compare(a.String(), b.String())
+	})
 	return found, nil
 }
 

@@ -67,9 +67,7 @@ func TestPrune(t *testing.T) {
 			t.Fatalf("after %v: %s", age, diff)
 		}
 	}
-	r.prune(leftoverGrace, keep) // ports and links; the bridge is empty from now on
-	r.prune(0, keep)
-	r.prune(leftoverGrace, keep)
+	r.prune(leftoverGrace, keep) // ports and links, and then the bridge, which is empty by now
 	if diff := cmp.Diff("bridge br-int, link ocn000000000001, port ocn000000000001", r.leftovers()); diff != "" {
 		t.Error(diff)
 	}

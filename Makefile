@@ -30,7 +30,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 NEWER := sid
 
 BINARY := bin/$(NAME)
-UNIT := ./cmd/... ./internal/...
+UNIT := ./cmd/... ./internal/... ./test/bench/... ./test/throughput/...
 WHOLE := ./test/lab/... ./integration/...
 SOURCES := $(shell find cmd internal -type f ! -name '*_test.go' ! -path '*/testdata/*')
 # The race detector needs a C compiler.
@@ -114,8 +114,9 @@ bench: root build plugin ## what it costs, beside Docker's own bridge driver: as
 	$(GO) run ./test/bench
 
 .PHONY: bench-scale
-bench-scale: root build plugin ## the same with 500 starts, 1,000 containers, 1,000 networks: as root
-	$(GO) run ./test/bench -full
+bench-scale: root build plugin ## the same with 500 starts, 1,000 endpoints and 1,000 networks, an hour: as root
+	@mkdir -p build/results
+	$(GO) run ./test/bench -full -json build/results/bench.json
 
 .PHONY: bench-throughput
 bench-throughput: root build plugin ## TCP and UDP over the userspace datapath and its port types: as root

@@ -8,7 +8,7 @@ import (
 )
 
 // networkCounts are how many networks there are when connect is measured.
-var networkCounts = []int{1, 100, 1000}
+func (s settings) networkCounts() []int { return []int{1, 100, s.most} }
 
 // perHolder is on how many networks one container holds an endpoint. Docker asks
 // for all endpoints of a container whenever one is added.
@@ -16,8 +16,15 @@ const perHolder = 10
 
 // manyNetworks times connect on a host with 1, 100 and 1,000 networks, each with
 // an endpoint.
-func manyNetworks(k kind, counts []int) func(*stage, context.Context) error {
+//
+// Docker's own driver has at most 100: it runs iptables a dozen times for each
+// bridge, ever more slowly as the rules grow.
+func manyNetworks(k kind) func(*stage, context.Context) error {
 	return func(s *stage, ctx context.Context) error {
+		counts := s.networkCounts()
+		if k.driver == bridge.driver {
+			counts = counts[:2]
+		}
 		if err := s.crowd(ctx, counts[len(counts)-1]/perHolder+1); err != nil {
 			return err
 		}
@@ -31,7 +38,7 @@ func manyNetworks(k kind, counts []int) func(*stage, context.Context) error {
 			if err := pause(ctx); err != nil {
 				return err
 			}
-			which := fmt.Sprint(count, " networks")
+			which := networks(count)
 			if err := s.probes(ctx, k, which); err != nil {
 				return err
 			}
@@ -40,7 +47,7 @@ func manyNetworks(k kind, counts []int) func(*stage, context.Context) error {
 			}
 		}
 		if k.driver == none.driver {
-			return s.quiet(ctx, fmt.Sprint(made, " networks"))
+			return s.quiet(ctx, networks(made))
 		}
 		return nil
 	}
@@ -72,3 +79,6 @@ func (s *stage) oneMore(ctx context.Context, k kind, number int, which string) e
 	}
 	return nil
 }
+
+// networks is how the tables call the state with so many of them.
+func networks(n int) string { return fmt.Sprint(n, " networks") }

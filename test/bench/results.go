@@ -12,6 +12,7 @@ import (
 
 // results is everything that was measured.
 type results struct {
+	settings
 	Samples map[string]map[string][]float64 `json:"samples_ms"` // by measurement and column
 	Values  map[string]map[string][]float64 `json:"values"`     // other numbers, likewise
 	Driver  map[string]map[string]histogram `json:"driver_s"`   // what the driver measured of itself
@@ -19,12 +20,13 @@ type results struct {
 	order   []string                        // of counted
 }
 
-func newResults() *results {
+func newResults(s settings) *results {
 	return &results{
-		Samples: map[string]map[string][]float64{},
-		Values:  map[string]map[string][]float64{},
-		Driver:  map[string]map[string]histogram{},
-		counted: map[string]scrape{},
+		settings: s,
+		Samples:  map[string]map[string][]float64{},
+		Values:   map[string]map[string][]float64{},
+		Driver:   map[string]map[string]histogram{},
+		counted:  map[string]scrape{},
 	}
 }
 

@@ -17,13 +17,12 @@ import (
 type stage struct {
 	*lab.Host
 	*results
-	settings
 	api   *api
 	floor *floor
 }
 
 // newStage boots a host with Open vSwitch, Docker, the driver and the floor.
-func newStage(ctx context.Context, l *lab.Lab, name, dir string, s settings, r *results) (*stage, error) {
+func newStage(ctx context.Context, l *lab.Lab, name, dir string, r *results) (*stage, error) {
 	image, err := lab.Image(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -32,7 +31,7 @@ func newStage(ctx context.Context, l *lab.Lab, name, dir string, s settings, r *
 	if err != nil {
 		return nil, err
 	}
-	st := &stage{Host: h, results: r, settings: s, api: newAPI(h)}
+	st := &stage{Host: h, results: r, api: newAPI(h)}
 	for _, step := range []func(context.Context) error{
 		h.StartOVS,
 		func(ctx context.Context) error { return h.StartDocker(ctx) },

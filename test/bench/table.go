@@ -24,7 +24,7 @@ type row struct {
 
 // rows are the targets, and what stands beside them. The peers' figures were
 // taken on another day, on the same number of processors.
-func rows() []row {
+func (s settings) rows() []row {
 	all := []row{
 		{label: "network create", what: "network create", ours: "kept", floor: "floor", ratio: 0.45, limit: 100, peer: "0.48"},
 		{label: "network create with its bridge", what: "network create", ours: "first", floor: "floor", ratio: 0.45, limit: 100, peer: "-"},
@@ -52,11 +52,11 @@ func rows() []row {
 		all = append(all, starts, removals)
 	}
 	var which []string
-	for _, n := range sizes {
+	for _, n := range s.sizes() {
 		which = append(which, nth(n)+" container")
 	}
-	for _, n := range networkCounts {
-		which = append(which, fmt.Sprint(n, " networks"))
+	for _, n := range s.networkCounts() {
+		which = append(which, networks(n))
 	}
 	for _, w := range which {
 		for _, call := range []string{"connect", "disconnect", "create", "remove"} {
@@ -69,7 +69,7 @@ func rows() []row {
 // print writes all tables; of those without a figure, nothing.
 func (r *results) print(w io.Writer) {
 	t := newTable(w, "what, ms", "ours", "floor", "bridge", "ours/bridge", "floor/bridge", "target", "best peer")
-	for _, row := range rows() {
+	for _, row := range r.rows() {
 		ours, ok := r.figure(row, row.ours)
 		if !ok {
 			continue

@@ -11,7 +11,7 @@ import (
 // dockerd is killed in the middle of 50 starts.
 func TestChaosDockerd(t *testing.T) {
 	s := newStorm(t, service, own, "--restart", "always")
-	crowd := crowdOf(50)
+	crowd := people(50)
 	base := s.endpoints()
 	kill := func() (failed []string) {
 		return s.all(crowd, s.start, func(left func() int) {
@@ -61,7 +61,7 @@ func (s *storm) notRunning(crowd, failed []string) []string {
 // All containers of a crowd end at once, or lose their network at once.
 func TestChaosContainers(t *testing.T) {
 	s := newStorm(t, service, own)
-	crowd := crowdOf(50)
+	crowd := people(50)
 	s.present(crowd, crowd)
 	s.initsKilled(crowd, false)
 	s.disconnectedAtOnce(crowd)

@@ -15,9 +15,9 @@ import (
 // minutes.
 func TestChaosDriver(t *testing.T) {
 	s := newStorm(t, service, own)
-	crowd := crowdOf(50)
+	crowd := people(50)
 	s.killedAmong50(crowd)
-	s.flaps(crowdOf(30))
+	s.flaps(people(30))
 	s.awayForMinutes()
 	s.end()
 }
@@ -25,7 +25,7 @@ func TestChaosDriver(t *testing.T) {
 // The engine runs the driver, and starts it when it has died.
 func TestChaosPlugin(t *testing.T) {
 	s := newStorm(t, plugin, own)
-	crowd := crowdOf(50)
+	crowd := people(50)
 	s.killedAmong50(crowd)
 	s.present(crowd, crowd)
 	s.survives("database wiped, 54 containers", func() { s.must(s.WipeOVSDB(s.ctx())) })
@@ -127,15 +127,15 @@ func (s *storm) sumUp(what string, answers chan answer) {
 // networks are removed.
 func (s *storm) awayForMinutes() {
 	s.t.Helper()
-	crowd := crowdOf(20)
+	crowd := people(20)
 	s.present(crowd[:10], crowd[:10])
 	s.args = []string{"--restart", "always"}
 	s.present(crowd[10:], crowd[10:])
 	s.args = nil
 	s.network("idle1", "--subnet", "10.61.0.0/24", "--opt", "bridge=br-idle", "--ipam-driver", "ovs-container-network")
 	s.network("idle2", "--subnet", "10.62.0.0/24")
-	removed := []string{"c0", "c1", "c2", "c10", "c11", "c12", "idle1", "idle2"}
-	crashed := []string{"c3", "c4", "c5", "c6", "c13", "c14", "c15", "c16"}
+	removed := []string{"x0", "x1", "x2", "x10", "x11", "x12", "idle1", "idle2"}
+	crashed := []string{"x3", "x4", "x5", "x6", "x13", "x14", "x15", "x16"}
 	s.survives("driver away for 3 minutes, containers and networks removed, 8 containers crash", func() {
 		pids := s.docker(append([]string{"inspect", "-f", "{{.State.Pid}}"}, crashed...)...)
 		s.stopDriver()

@@ -19,7 +19,7 @@ func TestChaosPower(t *testing.T) {
 	for range 3 {
 		order := newBootOrder(rng)
 		s.restarted(fmt.Sprintf("power cut in the middle of 30 starts; %s", order), func() {
-			crowd := crowdOf(30)
+			crowd := people(30)
 			base := s.endpoints()
 			failed := s.all(crowd, s.start, func(left func() int) {
 				if !s.when(func(n int) bool { return n >= base+8 }, left) {

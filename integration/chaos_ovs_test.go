@@ -15,7 +15,7 @@ import (
 // under a crowd.
 func TestChaosOVS(t *testing.T) {
 	s := newStorm(t, service, own)
-	crowd := crowdOf(50)
+	crowd := people(50)
 	s.present(crowd, crowd)
 	s.minutesAway()
 	removed := slices.DeleteFunc(slices.Clone(crowd), func(name string) bool { return s.residents[name] != "" })
@@ -39,22 +39,22 @@ func (s *storm) minutesAway() {
 	s.t.Helper()
 	s.survives("ovs-vswitchd stopped for a minute, 30 calls", func() {
 		s.must(s.KillVswitchd(s.ctx(), syscall.SIGSTOP))
-		s.callsFor(time.Minute, "ovs-vswitchd", "c1")
+		s.callsFor(time.Minute, "ovs-vswitchd", "x1")
 		s.must(s.KillVswitchd(s.ctx(), syscall.SIGCONT))
 	})
 	s.survives("ovs-vswitchd dead for a minute, 30 calls", func() {
 		s.must(s.KillVswitchd(s.ctx(), syscall.SIGKILL))
-		s.callsFor(time.Minute, "ovs-vswitchd", "c2")
+		s.callsFor(time.Minute, "ovs-vswitchd", "x2")
 		s.must(s.StartVswitchd(s.ctx()))
 	})
 	s.survives("ovsdb-server dead for a minute, 30 calls", func() {
 		s.must(s.KillOVSDB(s.ctx()))
-		s.callsFor(time.Minute, "cannot reach database", "c3")
+		s.callsFor(time.Minute, "cannot reach database", "x3")
 		s.must(s.StartOVSDB(s.ctx()))
 	})
 	s.survives("ovsdb-server stopped for a minute, 30 calls", func() {
 		s.sh("kill -STOP $(cat /run/openvswitch/ovsdb-server.pid)")
-		s.callsFor(time.Minute, "the server does not answer|transaction with|cannot reach database", "c4")
+		s.callsFor(time.Minute, "the server does not answer|transaction with|cannot reach database", "x4")
 		s.sh("kill -CONT $(cat /run/openvswitch/ovsdb-server.pid)")
 	})
 }

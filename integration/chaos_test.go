@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,15 @@ func newStorm(t *testing.T, f form, on suite, args ...string) *storm {
 	return s
 }
 
+// people are the names of n containers. None may be the beginning of an id: docker
+// takes it for one when there is no container of that name.
+func people(n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("x%d", i))
+	}
+	return names
+}
+
 // homeOf is the network of a container of the crowd: half of them have one of
 // their own, the others live where the pairs talk.
 func homeOf(name string) string {
@@ -47,6 +57,9 @@ func (s *storm) start(name string) []string {
 }
 
 func remove(name string) []string { return []string{"rm", "-f", name} }
+
+// hexes are what makes one reason look like two.
+var hexes = regexp.MustCompile(`[0-9a-f]{8,64}`)
 
 // answer is how a docker command ended.
 type answer struct {
@@ -91,8 +104,9 @@ func (s *storm) all(names []string, command func(name string) []string, meanwhil
 		if strings.HasPrefix(a.out, "it hangs") {
 			s.t.Errorf("docker %s: %s", strings.Join(command(a.name), " "), a.out)
 		}
+		_, reason, _ := strings.Cut(a.out, "Error response from daemon: ")
 		if len(reasons) < 5 {
-			reasons[strings.ReplaceAll(a.out, a.name, "NAME")]++
+			reasons[hexes.ReplaceAllString(strings.ReplaceAll(reason, a.name, "NAME"), "ID")]++
 		}
 	}
 	s.t.Logf("%d of %d failed, the longest took %.1f s", len(failed), len(names), longest.Seconds())

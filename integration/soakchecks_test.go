@@ -480,19 +480,19 @@ func (s *soak) clear() {
 		s.ended(<-s.start([]*op{o}), false)
 	}
 	// A bridge of ours stays as long as somebody else uses it.
-	s.settles("exact: bridge of ours is left over: br-int")
+	s.settles(exactAgain, "exact: bridge of ours is left over: br-int")
 	if now := s.lookAtBystanders(); now != s.bystanders {
 		s.t.Fatalf("what belongs to others was\n%s\nand is\n%s", s.bystanders, now)
 	}
 	s.ovs("del-port", "theirs3")
-	s.settles()
+	s.settles(8*time.Minute) // no event tells of that: it is seen at the next look at everything
 	s.expectClean()
 }
 
 // settles waits until nothing is wrong but what is expected.
-func (s *soak) settles(but ...string) {
+func (s *soak) settles(limit time.Duration, but ...string) {
 	s.t.Helper()
-	s.within(exactAgain, "all is exact", func() error {
+	s.within(limit, "all is exact", func() error {
 		if found := s.wrong(); !slices.Equal(found, but) {
 			return errors.New(strings.Join(found, "\n"))
 		}

@@ -295,7 +295,7 @@ func (d *draft) runBox() *op {
 		return nil
 	}
 	d.made++
-	b := &soakBox{name: fmt.Sprintf("c%d", d.made), running: true, nets: map[string]string{}}
+	b := &soakBox{name: fmt.Sprintf("x%d", d.made), running: true, nets: map[string]string{}}
 	args := []string{"--name", b.name, "--network", nets[0]}
 	if b.always = d.maybe(40); b.always {
 		args = append(args, "--restart", "always")
@@ -419,7 +419,7 @@ func (d *draft) shortLife() *op {
 		return nil
 	}
 	d.made++
-	name := fmt.Sprintf("c%d", d.made)
+	name := fmt.Sprintf("x%d", d.made)
 	return &op{
 		kind: "run --rm", cmds: [][]string{{"docker", "run", "--rm", "--name", name, "--network", nets[0], "lab", "true"}},
 		box: name, joins: nets, done: func() {},

@@ -19,7 +19,7 @@ const (
 	safetyNet      = 5 * time.Minute
 	firstNet       = 10 * time.Second
 	lookAgain      = 35 * time.Second // at what may be a leftover
-	sweepEvery     = 5 * time.Second
+	sweepEvery     = 10 * time.Second
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
 	retryGrace    = 35 * time.Second // the same of an endpoint that an earlier process made: dockerd tries to reach us for 30 s

@@ -56,6 +56,7 @@ type Manager struct {
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
 	repair repairQueue
+	look   chan struct{} // capacity 1: leftovers are to be looked for soon
 
 	failures failureLog
 }
@@ -107,6 +108,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		damaged: o.Damaged, metrics: o.Metrics,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
+		look:     make(chan struct{}, 1),
 		segments: make(map[segment]map[any]holder),
 	}
 	m.repair.init()

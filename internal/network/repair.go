@@ -19,6 +19,7 @@ const (
 	safetyNet      = 5 * time.Minute
 	firstNet       = 10 * time.Second
 	lookAgain      = 35 * time.Second // at what may be a leftover
+	lookSoon       = 5 * time.Second  // after an event that may have made one
 	sweepEvery     = 10 * time.Second
 
 	unjoinedGrace = 2 * time.Minute  // CreateEndpoint without Join: dockerd died between them
@@ -73,7 +74,7 @@ func (q *repairQueue) take() (ids []ID, wait time.Duration) {
 }
 
 // Dirty asks for a repair of networks whose reality may have changed. No ids
-// means all of them.
+// means all of them. An id that is not known asks for a look for leftovers.
 func (m *Manager) Dirty(ids ...ID) {
 	if len(ids) == 0 {
 		for _, n := range m.Networks() {
@@ -156,6 +157,10 @@ func (m *Manager) repairOne(ctx context.Context, id ID) {
 	e := m.entry(id)
 	if e == nil {
 		m.failures.note(id, nil)
+		select {
+		case m.look <- struct{}{}: // something of it may be left
+		default:
+		}
 		return
 	}
 	start := time.Now()
@@ -187,8 +192,15 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 	gone := make(map[EndpointID]time.Time)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	net := time.NewTimer(jitter(firstNet))
+	var everything time.Time // when all networks are to be looked at, too
+	first := jitter(firstNet)
+	net, due := time.NewTimer(first), time.Now().Add(first)
 	defer net.Stop()
+	cast := func(d time.Duration) {
+		d = jitter(d)
+		due = time.Now().Add(d)
+		net.Reset(d)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -199,15 +211,22 @@ func (m *Manager) runSweeps(ctx context.Context) error {
 				m.log.Warn("cannot free addresses that nobody uses", "err", err)
 			}
 		case <-net.C:
-			m.Dirty()
+			if !time.Now().Before(everything) {
+				everything = time.Now().Add(safetyNet)
+				m.Dirty()
+			}
 			again, err := m.fabric.Prune(ctx, m.Networks(), m.Spares)
 			if err != nil {
 				m.log.Debug("cannot look for leftovers", "err", err)
 			}
 			if again {
-				net.Reset(jitter(lookAgain))
+				cast(lookAgain)
 			} else {
-				net.Reset(jitter(safetyNet))
+				cast(max(lookSoon, time.Until(everything)))
+			}
+		case <-m.look:
+			if time.Until(due) > lookSoon {
+				cast(lookSoon)
 			}
 		}
 	}

@@ -294,3 +294,25 @@ func TestSafetyNet(t *testing.T) {
 		}
 	})
 }
+
+// An event of something that nobody knows has leftovers looked for soon, and a
+// flood of them now and then.
+func TestUnknownIsLookedAt(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		time.Sleep(time.Minute)
+		before := r.prunes()
+		r.Dirty(nid("unknown"))
+		time.Sleep(10 * time.Second)
+		if n := r.prunes() - before; n != 1 {
+			t.Errorf("%d looks after an event, want 1", n)
+		}
+		before = r.prunes()
+		for range 100 {
+			r.Dirty(nid("unknown"))
+			time.Sleep(time.Second)
+		}
+		if n := r.prunes() - before; n < 10 || n > 20 {
+			t.Errorf("%d looks in 100 seconds of events", n)
+		}
+	})
+}

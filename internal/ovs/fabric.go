@@ -46,6 +46,8 @@ type Fabric struct {
 	events  uint64                        // number of events so far
 	touched map[network.EndpointID]uint64 // the last event of an endpoint since it was settled
 	suspect map[string]time.Time          // leftovers, with the time they were first seen
+
+	shaken time.Time // when everything was last taken for unsettled by Prune
 }
 
 // device is what is known of one end of our links from link events, of the
@@ -219,8 +221,12 @@ func (f *Fabric) unsettle() {
 func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 	switch o := old.(type) {
 	case *port:
-		if n, _ := row.(*port); n == nil && !ours(o.ExternalIDs) && ourName(o.Name) {
+		switch n, _ := row.(*port); {
+		case n != nil || ours(o.ExternalIDs):
+		case ourName(o.Name):
 			f.dirty() // somebody who had the name of a port of ours gives it back
+		default:
+			f.dirty("") // it may have been the last on a bridge that nobody needs
 		}
 		f.touch(o.ExternalIDs)
 	case *iface:

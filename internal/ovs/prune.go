@@ -31,7 +31,7 @@ func (l Leftover) String() string { return l.Kind + " " + l.Name }
 
 // Prune implements network.Fabric.
 func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) (again bool, err error) {
-	f.unsettle()
+	f.unsettleAll()
 	if err := f.shieldAgain(); err != nil {
 		return false, err
 	}
@@ -47,6 +47,22 @@ func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(n
 		}
 	}
 	return len(found) > 0, nil
+}
+
+// unsettleEvery is the least time between two looks at what events say is in
+// order.
+const unsettleEvery = 4 * time.Minute
+
+func (f *Fabric) unsettleAll() {
+	f.mu.Lock()
+	due := time.Since(f.shaken) >= unsettleEvery
+	if due {
+		f.shaken = time.Now()
+	}
+	f.mu.Unlock()
+	if due {
+		f.unsettle()
+	}
 }
 
 // Leftovers lists what carries this driver's mark and belongs to nothing in keep,

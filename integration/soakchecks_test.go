@@ -485,7 +485,7 @@ func (s *soak) clear() {
 		s.t.Fatalf("what belongs to others was\n%s\nand is\n%s", s.bystanders, now)
 	}
 	s.ovs("del-port", "theirs3")
-	s.settles(8*time.Minute) // no event tells of that: it is seen at the next look at everything
+	s.settles(8 * time.Minute) // no event tells of that: it is seen at the next look at everything
 	s.expectClean()
 }
 

@@ -236,7 +236,7 @@ func (d *draft) createNet() *op {
 		opt("gateway_mode=" + mode)
 		n.gateway = mode != "none"
 	}
-	if d.maybe(10) {
+	if d.maybe(10) && !slices.Contains(args, "gateway_mode=external") {
 		args = append(args, "--internal")
 		n.gateway = false
 	}

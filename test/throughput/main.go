@@ -18,6 +18,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/test/lab"
@@ -27,16 +29,21 @@ func main() {
 	lab.Main()
 	rounds := flag.Int("rounds", 9, "runs of each measurement")
 	length := flag.Duration("time", 3*time.Second, "length of one run, whole seconds")
+	only := flag.String("only", "", "regular expression of the ways to measure")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
-	if err := run(ctx, *rounds, *length); err != nil {
+	if err := run(ctx, *rounds, *length, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "throughput:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, rounds int, length time.Duration) error {
+func run(ctx context.Context, rounds int, length time.Duration, only string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "ocn-throughput-")
 	if err != nil {
 		return err
@@ -60,6 +67,7 @@ func run(ctx context.Context, rounds int, length time.Duration) error {
 	if err != nil {
 		return err
 	}
+	ways = slices.DeleteFunc(ways, func(w *way) bool { return !wanted.MatchString(w.name) })
 	t := table{"tcp": {}, "udp": {}}
 	// The first round warms up and is not counted.
 	for round := range rounds + 1 {

@@ -80,7 +80,9 @@ tests: lint build plugin
 	$(GO) test -v $(RACE) -count=1 $(UNIT) 2>&1 | scripts/testlog.sh build/results/unit
 	@$(MAKE) whole
 	@echo '==> results'
-	@cat build/results/faults build/results/unit build/results/whole
+	@echo '==> fault | packets lost | seconds until all talk | left over'
+	@cat build/results/faults
+	@cat build/results/unit build/results/whole
 
 .PHONY: integration
 integration: root ## only the tests that start whole hosts: as root
@@ -124,7 +126,10 @@ bench-throughput: root build plugin ## TCP and UDP over the userspace datapath a
 
 .PHONY: chaos
 chaos: root build plugin ## storms of faults with traffic running, half an hour: as root
+	@mkdir -p build/results && : >build/results/faults
 	$(GO) test -v -tags chaos -run '^TestChaos' -count=1 -timeout 90m ./integration 2>&1 | scripts/testlog.sh build/results/chaos
+	@echo '==> fault | packets lost | seconds until all talk | left over'
+	@cat build/results/faults
 
 .PHONY: soak
 soak: root build plugin ## random operations and faults against a model, for DURATION (30m); SEED=N replays: as root

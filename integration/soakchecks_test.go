@@ -407,10 +407,18 @@ func (s *soak) strangers(v map[string]seenBox) {
 // detection (RFC 5227), which is answered whatever the routes are.
 func (s *soak) heard(from seenBox, net, addr string) bool {
 	s.t.Helper()
-	_, err := s.Run(s.ctx(), "nsenter", "-t", strconv.Itoa(from.State.Pid), "-n", "sh", "-ec",
+	// With the image's own arping: not every system has one.
+	out, err := s.Run(s.ctx(), "nsenter", "-t", strconv.Itoa(from.State.Pid), "-n", "-m", "sh", "-c",
 		"dev=$(ip -o -4 addr show to "+from.NetworkSettings.Networks[net].IPAddress+" | awk '{print $2}')\n"+
-			"busybox arping -D -q -f -c 2 -w 2 -I \"${dev%@*}\" "+addr)
-	return err != nil
+			"arping -D -q -f -c 2 -w 2 -I \"${dev%@*}\" "+addr+"; echo answer=$?")
+	switch {
+	case strings.Contains(out, "answer=1"):
+		return true
+	case strings.Contains(out, "answer=0"):
+		return false
+	}
+	s.note("cannot listen in %s: %v: %s", from.Name, err, out) // it has gone meanwhile
+	return false
 }
 
 // worry is something that is not as it should be, and since when.

@@ -65,8 +65,9 @@ func (s *soak) possible(f fault) *fault {
 	for _, n := range s.nets {
 		foreign = foreign || n.bridge == foreignBridge
 	}
-	// A bridge of others that is lost is made again, and stays reported.
-	if foreign && f.name == "database wiped" || s.form == plugin && f.name == "state directory full" {
+	// A bridge of others that is lost is made again, and stays reported. An engine
+	// does not start a plugin again that dies while it is being started.
+	if foreign && f.name == "database wiped" || s.form == plugin && (f.name == "state directory full" || f.name == "driver KILL, again and again") {
 		return &fault{name: "driver KILL", does: s.driverKilled}
 	}
 	return &f

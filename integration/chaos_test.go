@@ -104,7 +104,10 @@ func (s *storm) all(names []string, command func(name string) []string, meanwhil
 		if strings.HasPrefix(a.out, "it hangs") {
 			s.t.Errorf("docker %s: %s", strings.Join(command(a.name), " "), a.out)
 		}
-		_, reason, _ := strings.Cut(a.out, "Error response from daemon: ")
+		_, reason, daemon := strings.Cut(a.out, "Error response from daemon: ")
+		if !daemon {
+			reason = a.out
+		}
 		if len(reasons) < 5 {
 			reasons[hexes.ReplaceAllString(strings.ReplaceAll(reason, a.name, "NAME"), "ID")]++
 		}

@@ -107,7 +107,7 @@ func (o *op) String() string {
 // container, and nobody removes a network that another needs.
 type draft struct {
 	*soak
-	busy map[string]bool // containers and networks
+	busy map[string]bool // containers, networks and addresses
 	used map[string]bool // networks that must stay
 }
 
@@ -282,6 +282,10 @@ func (d *draft) fixed(n *soakNet, percent int) string {
 			return ""
 		}
 	}
+	if d.busy[addr] { // by another operation of the same step
+		return ""
+	}
+	d.busy[addr] = true
 	return addr
 }
 

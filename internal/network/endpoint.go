@@ -209,11 +209,6 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 	if err := m.fabric.Ready(ctx); err != nil {
 		return err
 	}
-	if n := e.value(); n.Phase == PhaseActive {
-		if ep, ok := n.Endpoint(ep.ID); ok && ep.Phase == PhaseJoining {
-			m.fabric.Prepare(n, ep)
-		}
-	}
 	if err := m.applyFor(ctx, e, ep.ID); err != nil {
 		return err
 	}

@@ -53,9 +53,6 @@ func (f *fakeFabric) Remove(_ context.Context, n Network, keepBridge bool) error
 	return nil
 }
 
-// Prepare is left to Apply.
-func (f *fakeFabric) Prepare(Network, Endpoint) {}
-
 // Prune removes at once what a real fabric would first watch for a while.
 func (f *fakeFabric) Prune(_ context.Context, keep []Network, spare func(ID, EndpointID) bool) (again bool, err error) {
 	f.mu.Lock()

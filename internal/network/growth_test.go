@@ -61,7 +61,6 @@ func (still) Plan(cfg Config, _ []Network) (Plan, error) {
 	return Plan{Config: cfg}, nil
 }
 func (still) CheckBridge(string) error                    { return nil }
-func (still) Prepare(Network, Endpoint)                   {}
 func (still) Apply(context.Context, Network) error        { return nil }
 func (still) Remove(context.Context, Network, bool) error { return nil }
 func (still) Observe(Network) Status                      { return Status{} }

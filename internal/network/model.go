@@ -247,11 +247,6 @@ type Fabric interface {
 	// It only reads and never waits; what cannot be told is no fault.
 	CheckBridge(name string) error
 
-	// Prepare makes what can be made for an endpoint that is joining before Apply
-	// is called for it: for many endpoints of a network at once, and while an Apply
-	// of it is under way. What it cannot make is left to Apply, and so are errors.
-	Prepare(n Network, ep Endpoint)
-
 	// Apply makes reality equal n with all its endpoints. The error says which
 	// endpoints failed if it is an *ApplyError; any other error means all.
 	// Apply is called for one network by one caller at a time.

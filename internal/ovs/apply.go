@@ -83,49 +83,15 @@ func (f *Fabric) begin(ctx context.Context, n network.Network) (*change, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := newChange(n, v, b)
-	c.events = events
+	c := &change{net: n, view: v, root: root(v), errs: make(map[network.EndpointID]error), events: events}
+	c.offload = sync.OnceValue(func() link.Offload { return offloadOn(v, b) })
 	if c.root == nil {
 		return nil, fmt.Errorf("database Open_vSwitch is empty")
 	}
+	if b != nil {
+		c.bridge, c.shield = b, b.userspace()
+	}
 	return c, nil
-}
-
-func newChange(n network.Network, v ovsdb.View, b *bridge) *change {
-	c := &change{net: n, view: v, root: root(v), bridge: b, errs: make(map[network.EndpointID]error)}
-	c.offload = sync.OnceValue(func() link.Offload { return offloadOn(v, b) })
-	c.shield = b != nil && b.userspace()
-	return c
-}
-
-// Prepare implements network.Fabric: it makes the link. The kernel takes a
-// millisecond for one, which in Apply all the others would wait for.
-func (f *Fabric) Prepare(n network.Network, ep network.Endpoint) {
-	v, err := f.db.View()
-	if err != nil || !f.allKnown() {
-		return
-	}
-	host, _ := ep.ID.Links()
-	b := findBridge(v, n.Config.Bridge)
-	if b == nil || deref(b.DatapathID) == "" || findPort(v, host) != nil {
-		return
-	}
-	c := newChange(n, v, b)
-	c.links = []network.Endpoint{ep}
-	f.makeLinks(c)
-	if c.errs[ep.ID] != nil {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.prepared[ep.ID] = ep.Rev
-}
-
-// isPrepared tells whether Prepare has made the link of this revision.
-func (f *Fabric) isPrepared(ep network.Endpoint) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return ep.Rev != 0 && f.prepared[ep.ID] == ep.Rev
 }
 
 // plan decides what one endpoint needs.
@@ -159,7 +125,7 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 		c.errs[ep.ID] = fmt.Errorf("the link %s of %s is gone: restart the container", host, ep.Title())
 		return
 	}
-	if !linked || !dev.up || ep.Phase == network.PhaseJoining && !f.isPrepared(ep) {
+	if !linked || !dev.up || ep.Phase == network.PhaseJoining {
 		c.links = append(c.links, ep)
 	}
 	switch {
@@ -464,7 +430,6 @@ func (f *Fabric) settle(c *change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, ep := range c.tended {
-		delete(f.prepared, ep.ID)
 		if ep.Phase == network.PhaseDeleting || c.errs[ep.ID] != nil {
 			delete(f.settled, ep.ID)
 			if ep.Phase == network.PhaseDeleting {

@@ -258,38 +258,3 @@ func TestApplyMTU(t *testing.T) {
 		t.Error("the other endpoint was not attached")
 	}
 }
-
-// Prepare makes the link of an endpoint that is joining, and nothing else; Apply
-// takes it as it is. Where there is no bridge yet, all is left to Apply.
-func TestPrepare(t *testing.T) {
-	r := newRig(t)
-	n := newNet("n1", "br-int", 5)
-	ep := endpoint(1)
-	ep.Phase = network.PhaseJoining
-	host, _ := ep.ID.Links()
-	r.f.Prepare(n, ep)
-	if _, there, err := r.k.Get(host); there || err != nil {
-		t.Fatalf("a link without a bridge: %v, %v", there, err)
-	}
-	r.apply(n)
-	n = n.WithEndpoint(ep)
-	before := r.text()
-	r.f.Prepare(n, ep)
-	made, there, err := r.k.Get(host)
-	if !there || err != nil || !made.Up || made.MTU != n.Config.MTU {
-		t.Fatalf("%+v, %v, %v", made, there, err)
-	}
-	if shields, err := r.k.Shielded(); err != nil || !shields[host] {
-		t.Errorf("it has no shield: %v, %v", shields, err)
-	}
-	if diff := cmp.Diff(before, r.text()); diff != "" {
-		t.Errorf("it has changed the database:\n%s", diff)
-	}
-	r.apply(n)
-	if s := r.f.Observe(join(n, network.PhaseJoined, ep)); s.Health != healthOK {
-		t.Errorf("%+v", s)
-	}
-	if now, _, err := r.k.Get(host); err != nil || now.Index != made.Index {
-		t.Errorf("made again: %+v, %v", now, err)
-	}
-}

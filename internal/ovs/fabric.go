@@ -38,15 +38,14 @@ type Fabric struct {
 	known  chan struct{} // closed after the first listing of links
 	reaper chan struct{} // capacity 1: there is something in doomed
 
-	mu       sync.Mutex           // guards the following
-	doomed   map[string]doomed    // links to be removed, by name
-	bridges  map[string]time.Time // removed bridges, with the time to look for their device
-	devices  map[string]device
-	settled  map[network.EndpointID]settled
-	prepared map[network.EndpointID]uint64 // revision of the endpoint for which Prepare made the link
-	events   uint64                        // number of events so far
-	touched  map[network.EndpointID]uint64 // the last event of an endpoint since it was settled
-	suspect  map[string]time.Time          // leftovers, with the time they were first seen
+	mu      sync.Mutex           // guards the following
+	doomed  map[string]doomed    // links to be removed, by name
+	bridges map[string]time.Time // removed bridges, with the time to look for their device
+	devices map[string]device
+	settled map[network.EndpointID]settled
+	events  uint64                        // number of events so far
+	touched map[network.EndpointID]uint64 // the last event of an endpoint since it was settled
+	suspect map[string]time.Time          // leftovers, with the time they were first seen
 
 	shaken time.Time // when everything was last taken for unsettled by Prune
 }
@@ -64,15 +63,14 @@ type settled struct{ network, endpoint uint64 }
 func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...network.ID)) (*Fabric, error) {
 	f := &Fabric{
 		links: links, log: log, dirty: dirty,
-		known:    make(chan struct{}),
-		reaper:   make(chan struct{}, 1),
-		doomed:   make(map[string]doomed),
-		bridges:  make(map[string]time.Time),
-		devices:  make(map[string]device),
-		settled:  make(map[network.EndpointID]settled),
-		prepared: make(map[network.EndpointID]uint64),
-		touched:  make(map[network.EndpointID]uint64),
-		suspect:  make(map[string]time.Time),
+		known:   make(chan struct{}),
+		reaper:  make(chan struct{}, 1),
+		doomed:  make(map[string]doomed),
+		bridges: make(map[string]time.Time),
+		devices: make(map[string]device),
+		settled: make(map[network.EndpointID]settled),
+		touched: make(map[network.EndpointID]uint64),
+		suspect: make(map[string]time.Time),
 	}
 	db, err := ovsdb.New(ovsdb.Config{
 		Endpoint: endpoint, Database: "Open_vSwitch", Tables: tables(), Log: log,

@@ -43,7 +43,8 @@ func (s *storm) killedAmong50(crowd []string) {
 	strike := func(left func() int, at []int, sign int) {
 		for _, n := range at {
 			if s.when(func(endpoints int) bool { return sign*(endpoints-base) >= sign*n }, left) {
-				s.crash(func() int { return 1 })
+				s.killDriver()
+				s.driverBack()
 			}
 		}
 	}
@@ -94,10 +95,12 @@ func (s *storm) flaps(crowd []string) {
 	})
 }
 
-// driverBack has a driver run again that was killed.
+// driverBack has a driver run again that was killed. An engine starts its plugin
+// by itself, but gives up one that dies within half a second of that.
 func (s *storm) driverBack() {
 	if s.form == plugin {
 		s.driverAnswers()
+		s.after(2*time.Second, nil)
 		return
 	}
 	s.startDriver()

@@ -21,7 +21,7 @@ func TestChaosPower(t *testing.T) {
 		s.restarted(fmt.Sprintf("power cut in the middle of 30 starts; %s", order), func() {
 			crowd := people(30)
 			base := s.endpoints()
-			failed := s.all(crowd, s.start, func(left func() int) {
+			s.all(crowd, s.start, func(left func() int) {
 				if !s.when(func(n int) bool { return n >= base+8 }, left) {
 					s.t.Error("all had started before the power was cut")
 				}
@@ -29,7 +29,7 @@ func TestChaosPower(t *testing.T) {
 			})
 			s.must(s.Boot(s.ctx()))
 			s.bootIn(order)
-			s.present(crowd, s.notRunning(crowd, failed))
+			s.present(crowd, s.notRunning(crowd))
 			s.gone(crowd)
 		})
 	}

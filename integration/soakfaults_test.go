@@ -101,10 +101,12 @@ func (s *soak) driverStopped() {
 	s.driverBack()
 }
 
-// driverBack has the driver run again. An engine does that by itself.
+// driverBack has the driver run again. An engine does that by itself, but gives up
+// a plugin that dies within half a second of its start.
 func (s *soak) driverBack() {
 	if s.form == plugin {
 		s.driverAnswers()
+		s.after(2*time.Second, nil)
 		return
 	}
 	s.startDriver()

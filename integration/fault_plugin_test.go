@@ -45,7 +45,7 @@ func TestFaultsDriver(t *testing.T) {
 // crowdOf are the names of n more containers.
 func crowdOf(n int) (crowd []string) {
 	for i := range n {
-		crowd = append(crowd, fmt.Sprintf("c%d", i))
+		crowd = append(crowd, fmt.Sprintf("x%d", i))
 	}
 	return crowd
 }
@@ -114,9 +114,9 @@ func (s *scene) second() {
 func (s *scene) stoppedMeanwhile() {
 	s.t.Helper()
 	s.network("idle", "--subnet", "10.3.0.0/24", "--opt", "bridge=br-idle", "--ipam-driver", "ovs-container-network")
-	gone := []string{"c0", "c1"}
-	s.container("c0", "web")
-	s.container("c1", "shop")
+	gone := []string{"x0", "x1"}
+	s.container("x0", "web")
+	s.container("x1", "shop")
 	s.survives("containers and a network removed while the driver was away", func() {
 		s.stopDriver()
 		// At once: dockerd tries for half a minute to tell the driver of each.
@@ -170,17 +170,17 @@ func TestFaultsOrder(t *testing.T) {
 		h.startDriver()
 		h.diagnoses("ovsdb-server is not reached", "db.sock", "systemctl restart openvswitch-switch")
 		run := background(func() error {
-			_, err := h.Run(h.ctx(), "docker", "run", "-d", "--name", "c0", "--network", "web", "lab")
+			_, err := h.Run(h.ctx(), "docker", "run", "-d", "--name", "x0", "--network", "web", "lab")
 			return err
 		})
 		h.eventually("the driver is asked for the container", func() error {
-			_, err := h.Shell(h.ctx(), "docker ps -a --format '{{.Names}}' | grep -qx c0")
+			_, err := h.Shell(h.ctx(), "docker ps -a --format '{{.Names}}' | grep -qx x0")
 			return err
 		})
 		h.must(h.StartOVS(h.ctx()))
 		h.must(<-run)
-		h.ping("c0", "a1")
-		h.docker("rm", "-f", "c0")
+		h.ping("x0", "a1")
+		h.docker("rm", "-f", "x0")
 	})
 	s.leave()
 	h.expectClean()

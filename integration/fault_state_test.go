@@ -19,14 +19,14 @@ func TestFaultsState(t *testing.T) {
 	s := newScene(t, h)
 	s.stateOnSmallDisk()
 	s.survives("state directory full", func() {
-		h.container("c0", "shop")
+		h.container("x0", "shop")
 		h.sh("dd if=/dev/zero of=" + stateDir + "/filler bs=4k 2>/dev/null || true")
 		s.noNews("no space left on device")
 		h.diagnoses("state directory cannot be written", "no space left on device", "df -h "+stateDir)
 		h.sh("rm " + stateDir + "/filler")
 	})
 	s.survives("state directory read-only", func() {
-		h.container("c0", "shop")
+		h.container("x0", "shop")
 		h.sh("mount --bind " + stateDir + " " + stateDir + " && mount -o remount,bind,ro " + stateDir)
 		s.noNews("read-only file system")
 		h.diagnoses("state directory cannot be written", "read-only file system", "findmnt -T "+stateDir)
@@ -47,14 +47,14 @@ func (s *scene) stateOnSmallDisk() {
 }
 
 // noNews checks that new networks and containers are refused with the reason, and
-// has container c0 end, of which no record may be possible either.
+// has container x0 end, of which no record may be possible either.
 func (s *scene) noNews(reason string) {
 	s.t.Helper()
 	s.refused(reason, "network", "create", "-d", "ovs-container-network", "--subnet", "10.3.0.0/24", "--opt", "bridge=br-other", "new")
 	for _, network := range []string{"web", "shop"} {
 		s.refused(reason, "run", "-d", "--name", "guest", "--network", network, "lab")
 	}
-	s.docker("rm", "-f", "c0")
+	s.docker("rm", "-f", "x0")
 }
 
 // damaged is a record that is spoiled.

@@ -66,8 +66,8 @@ func life(network string, create, run []string) []act {
 			append(append([]string{"network", "create", "-d", "ovs-container-network", "--opt", "bridge=br-ROUND"}, create...), "third"),
 			nil,
 		},
-		{"run", append(append([]string{"run", "-d", "--name", "c3", "--network", network}, run...), "lab"), []string{"rm", "-f", "c3"}},
-		{"rm", []string{"rm", "-f", "c3"}, nil},
+		{"run", append(append([]string{"run", "-d", "--name", "x3", "--network", network}, run...), "lab"), []string{"rm", "-f", "x3"}},
+		{"rm", []string{"rm", "-f", "x3"}, nil},
 		{"network rm", []string{"network", "rm", "third"}, nil},
 	}
 }

@@ -55,7 +55,7 @@ func TestDriverRestarts(t *testing.T) {
 
 		var crowd []string
 		for i := range 10 {
-			name := fmt.Sprintf("c%d", i)
+			name := fmt.Sprintf("x%d", i) // no digits of an id: docker takes a prefix of one for a name
 			crowd = append(crowd, name)
 			w.residents[name] = "web"
 		}

@@ -9,14 +9,14 @@
 set -euo pipefail
 
 cache=${OCN_LAB_CACHE:-/var/cache/ovs-container-network-lab}
-packages="docker.io openvswitch-switch iperf3 tcpdump busybox-static dnsmasq-base ethtool tini iptables
+packages="docker.io openvswitch-switch ovn-central ovn-host iperf3 tcpdump busybox-static dnsmasq-base ethtool tini iptables
 	nftables debootstrap debian-archive-keyring iproute2 iputils-ping jq procps util-linux
 	ca-certificates curl gcc libc6-dev"
 # Of a root: the first must be there, the others are not in every suite, where
 # the first bring what they hold.
 root_packages="docker.io containerd runc openvswitch-switch iproute2 iptables nftables iputils-ping
 	ethtool tcpdump procps tini ca-certificates"
-root_optional="docker-cli docker-compose"
+root_optional="docker-cli docker-compose ovn-central ovn-host"
 root_days=14
 
 say() { echo "setup: $*"; }
@@ -80,6 +80,8 @@ make_root() {
 	for f in /etc/apt/apt.conf.d/*proxy* /etc/apt/apt.conf.d/*Proxy* /etc/apt/apt.conf; do
 		[ ! -f "$f" ] || cp "$f" "$dir$f"
 	done
+	# If this machine takes an archive that is behind the times, so does the root.
+	apt-config dump | grep -E '^Acquire::Check-(Valid-Until|Date) ' >"$dir/etc/apt/apt.conf.d/99lab" || true
 	f=/etc/ssl/certs/ca-certificates.crt
 	[ ! -f $f ] || cp $f "$dir$f"
 
@@ -96,7 +98,7 @@ make_root() {
 		{ tail -20 "$dir.log" >&2; die "installing packages in $suite failed"; }
 	chroot "$dir" apt-get clean
 	# Databases made by a package script carry an identity: each host makes its own.
-	rm -rf "$dir/etc/openvswitch/conf.db" "$dir/etc/openvswitch/system-id.conf" "$dir$policy" "$dir"/var/lib/apt/lists/*
+	rm -rf "$dir"/var/lib/ovn/*.db "$dir/etc/openvswitch/conf.db" "$dir/etc/openvswitch/system-id.conf" "$dir$policy" "$dir"/var/lib/apt/lists/*
 	umount "$dir/proc"
 	chroot "$dir" dpkg-query -W -f '${Package} ${Version}\n' docker.io containerd runc openvswitch-switch
 }

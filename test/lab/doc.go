@@ -19,6 +19,12 @@
 // written through [Host.Path]. A host has no network but the one the test gives it
 // ([Host.Plug] joins it to the lab's own switch).
 //
+// A [Fleet] is several hosts with OVN: each an underlay ([Host.Underlay]) and
+// ovn-controller ([Host.StartController]), with the databases on a host of their
+// own or on three ([Host.StartCentral]). [Lab.StartOutside] adds the world that
+// a fleet's gateways lead to. All of these may be called again: they start what
+// does not run and put back what a power cut has taken.
+//
 // A [Lab] made with [New] lives as long as its process: the hosts notice the end
 // of the process, however it ends, and power off. One made with [Open] stays,
 // which is what the command in cmd/lab does.

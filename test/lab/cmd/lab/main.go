@@ -22,6 +22,9 @@ import (
 const usage = `lab up HOST [-bare] [-root SUITE|DIR] [-bind SRC:DST] [-plug IFACE]
                      boot a host, or boot it again with its disk, with Open vSwitch,
                      docker and the image "lab", or none of them (-bare)
+lab fleet N [-driver DIR] [-raft] [-tls] [-outside] [-encap TYPE] [-root SUITE]
+                     N hosts like that, h1 and so on, which are chassis of an OVN
+                     with a central of its own, and the driver running
 lab run HOST CMD...  run a command in the host
 lab shell HOST       a shell in the host
 lab kill HOST        cut the power; up boots it again
@@ -55,6 +58,8 @@ func run(ctx context.Context, args []string) error {
 	switch verb {
 	case "up":
 		return up(ctx, l, args[0], args[1:])
+	case "fleet":
+		return fleet(ctx, l, args[0], args[1:])
 	case "list":
 		return list(l)
 	case "down":
@@ -71,12 +76,21 @@ func run(ctx context.Context, args []string) error {
 		}
 		return h.Exec(args[1:]...)
 	case "shell":
-		return h.Exec("sh", "-c", `PS1="\h:\w# " exec bash --norc -i || exec sh -i`)
+		return h.Exec("sh", "-c", shell)
 	case "kill":
 		return h.Kill()
 	}
 	return fmt.Errorf("no command %q", verb)
 }
+
+// shell is an interactive one. In a host of a fleet, ovn-nbctl finds the central.
+const shell = `
+nb=$(ovs-vsctl --timeout=2 --if-exists get Open_vSwitch . external_ids:ovn-nb 2>/dev/null | tr -d '"')
+case $nb in
+ssl:*) export OVN_NB_DB=$nb OVN_NBCTL_OPTIONS="-p ` + lab.KeyFile + ` -c ` + lab.CertFile + ` -C ` + lab.CAFile + `" ;;
+?*) export OVN_NB_DB=$nb ;;
+esac
+PS1="\h:\w# " exec bash --norc -i || exec sh -i`
 
 // values collects a flag that may be given more than once.
 type values []string

@@ -11,6 +11,7 @@ PREFIX ?= /usr/local
 FUZZTIME ?= 10s
 DURATION ?= 30m
 SEED ?= 0
+HOSTS ?= 3
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # sudo has a PATH of its own, often without the go command.
@@ -120,6 +121,10 @@ bench-scale: root build plugin ## the same with 500 starts, 1,000 endpoints and 
 	@mkdir -p build/results
 	$(GO) run ./test/bench -full -json build/results/bench.json
 
+.PHONY: bench-ovn
+bench-ovn: root build plugin ## connect, throughput and growth on logical switches, beside Docker's overlay: as root
+	$(GO) run ./test/bench -ovn
+
 .PHONY: bench-throughput
 bench-throughput: root build plugin ## TCP and UDP over the userspace datapath and its port types: as root
 	$(GO) run ./test/throughput
@@ -134,6 +139,21 @@ chaos: root build plugin ## storms of faults with traffic running, half an hour:
 .PHONY: soak
 soak: root build plugin ## random operations and faults against a model, for DURATION (30m); SEED=N replays: as root
 	$(GO) test -v -tags soak -run '^TestSoak' -count=1 -timeout 0 ./integration -args -duration '$(DURATION)' -seed '$(SEED)'
+
+.PHONY: lab
+lab: root ## HOSTS (3) hosts with Docker, OVN and the driver to look around in: as root
+	scripts/setup.sh
+	@$(with_go) lab-hosts
+
+.PHONY: lab-hosts
+lab-hosts: build
+	$(GO) build -o bin/lab ./test/lab/cmd/lab
+	bin/lab fleet $(HOSTS) -driver bin $(LAB_FLAGS)
+
+.PHONY: lab-clean
+lab-clean: root ## removes them: as root
+	$(GO) build -o bin/lab ./test/lab/cmd/lab
+	bin/lab down
 
 .PHONY: demo
 demo: ## two containers that talk through Open vSwitch, on this machine: with sudo

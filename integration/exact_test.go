@@ -73,8 +73,9 @@ type dockerNetwork struct {
 	Name   string
 	Driver string
 	IPAM   struct {
-		Driver string
-		Config []struct {
+		Driver  string
+		Options map[string]string
+		Config  []struct {
 			Subnet, Gateway    string
 			AuxiliaryAddresses map[string]string
 		}
@@ -341,7 +342,7 @@ func (h *host) exactPools(d *differences, known dockerView, _ control.Status) er
 	}
 	for id, n := range known {
 		for _, c := range n.IPAM.Config {
-			if ofOurs(n.IPAM.Driver) {
+			if ofOurs(n.IPAM.Driver) && n.IPAM.Options["ovn.switch"] == "" { // that of a switch is no host's
 				want[fmt.Sprintf("%s of network %.12s", c.Subnet, id)] = true
 			}
 		}

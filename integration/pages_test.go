@@ -16,7 +16,8 @@ import (
 //
 // An sh block is run and must succeed. A comment in the line before it may say
 // otherwise: `<!-- fails -->`, or `<!-- tested by NAME -->` with the test or the
-// script that runs it. A text block after it is what it prints, where … stands
+// script that runs it. On a page about several hosts it says where: `<!-- on h1 -->`,
+// `<!-- on h1, fails -->`. A text block after it is what it prints, where … stands
 // for anything. A yaml block that begins with the comment of a file name is that
 // file.
 type page struct {
@@ -28,6 +29,7 @@ type block struct {
 	line    int
 	heading string // it stands below
 	lang    string
+	host    string // where it is typed; empty: the page is about one host
 	remark  string // of the comment before it
 	text    string
 	prints  string // the text block after it
@@ -35,7 +37,7 @@ type block struct {
 
 var (
 	fence     = regexp.MustCompile("^```([a-z]*)$")
-	remark    = regexp.MustCompile(`^<!-- (.*) -->$`)
+	remark    = regexp.MustCompile(`^<!-- (?:on (\w+)(?:, )?)?(.*) -->$`)
 	testedBy  = regexp.MustCompile(`^tested by (\S+)$`)
 	sudo      = regexp.MustCompile(`\bsudo `)
 	namedFile = regexp.MustCompile(`^# (\S+\.ya?ml)\n`)
@@ -49,12 +51,12 @@ func readPage(name string) (page, error) {
 	}
 	p := page{name: name}
 	var b *block
-	heading, note := "", ""
+	heading, where, note := "", "", ""
 	for i, line := range strings.Split(string(text), "\n") {
 		m := fence.FindStringSubmatch(line)
 		switch {
 		case b != nil && m != nil: // its end
-			if b.lang == "text" && len(p.blocks) > 0 && b.remark == "" && p.blocks[len(p.blocks)-1].lang == "sh" && p.blocks[len(p.blocks)-1].prints == "" {
+			if b.lang == "text" && len(p.blocks) > 0 && b.host == "" && b.remark == "" && p.blocks[len(p.blocks)-1].lang == "sh" && p.blocks[len(p.blocks)-1].prints == "" {
 				p.blocks[len(p.blocks)-1].prints = b.text
 			} else {
 				p.blocks = append(p.blocks, *b)
@@ -63,14 +65,14 @@ func readPage(name string) (page, error) {
 		case b != nil:
 			b.text += line + "\n"
 		case m != nil:
-			b = &block{line: i + 1, heading: heading, lang: m[1], remark: note}
+			b = &block{line: i + 1, heading: heading, lang: m[1], host: where, remark: note}
 		case strings.HasPrefix(line, "#"):
 			heading = strings.Trim(line, "# `")
 		}
 		if r := remark.FindStringSubmatch(line); r != nil {
-			note = r[1]
+			where, note = r[1], r[2]
 		} else {
-			note = ""
+			where, note = "", ""
 		}
 	}
 	if b != nil {
@@ -82,14 +84,17 @@ func readPage(name string) (page, error) {
 // workDir is where a reader types.
 const workDir = "/root/work"
 
-// follow types a page. before holds what happens meanwhile where a reader would
-// not type it: a script for the first block below a heading.
+// follow types what a page says for one host. before holds what happens meanwhile
+// where a reader would not type it: a script for the first block below a heading.
 func (h *host) follow(name string, before map[string]string) {
 	h.t.Helper()
 	p, err := readPage(name)
 	h.must(err)
 	ran := 0
 	for _, b := range p.blocks {
+		if b.host != "" {
+			continue
+		}
 		if script, ok := before[b.heading]; ok {
 			h.sh("cd " + workDir + "\n" + script)
 			delete(before, b.heading)
@@ -110,9 +115,34 @@ func (h *host) follow(name string, before map[string]string) {
 	}
 }
 
+// followTogether types what a page says for these hosts.
+func followTogether(t *testing.T, name string, hosts map[string]*host) {
+	t.Helper()
+	p, err := readPage(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	typed := map[string]bool{}
+	for _, b := range p.blocks {
+		h := hosts[b.host]
+		switch {
+		case b.host == "":
+			continue
+		case h == nil:
+			t.Fatalf("%s:%d: there is no host %s", name, b.line, b.host)
+		case b.lang == "sh" && !testedBy.MatchString(b.remark):
+			h.typeIn(name, b)
+			typed[b.host] = true
+		}
+	}
+	if len(typed) != len(hosts) {
+		t.Errorf("%s: of %d hosts only these were typed at: %v", name, len(hosts), typed)
+	}
+}
+
 // looks matches scripts that only look, and so may be repeated until names that
 // Docker's events tell a moment later are there.
-var looks = regexp.MustCompile(`^((ovs-container-network status|ovs-vsctl .*(find|list|show|get)|docker exec) .*\n|(ovs-container-network status|ovs-vsctl show)\n)+$`)
+var looks = regexp.MustCompile(`^(# .*\n)?((ovs-container-network status|(ovs-vsctl|ovn-[ns]bctl) .*(find|list|show|get|lr-nat-list|lr-route-list)|docker exec) .*\n|(ovs-container-network status|ovs-vsctl show|ovn-[ns]bctl show)\n)+$`)
 
 // typeIn runs one block and compares what it prints.
 func (h *host) typeIn(name string, b block) {
@@ -179,8 +209,12 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	followed := map[string]bool{"HACKING.md": tests["TestHacking"]}
+	together := map[string]bool{}
 	for _, w := range walks {
 		followed[w.page] = true
+	}
+	for page, test := range walksTogether {
+		together[page] = tests[test]
 	}
 	for _, name := range pageNames(t) {
 		p, err := readPage(name)
@@ -194,7 +228,7 @@ func TestPages(t *testing.T) {
 			case "sh":
 				m := testedBy.FindStringSubmatch(b.remark)
 				switch {
-				case m == nil && !followed[name]:
+				case m == nil && (b.host == "" && !followed[name] || b.host != "" && !together[name]):
 					t.Errorf("%s: no test follows this page", where)
 				case m != nil && m[1] == ".ci/run":
 					if cmd := strings.TrimSpace(sudo.ReplaceAllString(b.text, "")); !strings.Contains(string(ci), cmd) {

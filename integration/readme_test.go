@@ -20,6 +20,7 @@ type walk struct {
 	form   form
 	on     suite
 	bare   bool              // the driver is not there yet
+	ovn    bool              // with an OVN of its own and a physical network outside
 	before map[string]string // what happens meanwhile, by heading
 }
 
@@ -36,6 +37,7 @@ var walks = []walk{
 		// The bridge of the scripts: of whatever datapath this machine has.
 		"What you have": "ovs-vsctl add-br br-lan -- set bridge br-lan datapath_type=netdev",
 	}},
+	{page: "docs/ovn.md", form: service, on: own, ovn: true},
 	{page: "docs/install.md", form: plugin, on: own, bare: true, before: map[string]string{
 		"Upgrade of the plugin":  "rm -r build/plugin && cp -r " + nextDir + " build/plugin",
 		"Look at it":             startService,
@@ -43,6 +45,9 @@ var walks = []walk{
 		"Upgrade of the service": "rm -f bin/ovs-container-network && cp " + nextDir + "/rootfs/ovs-container-network bin/",
 	}},
 }
+
+// walksTogether are the tests that follow pages about several hosts.
+var walksTogether = map[string]string{"docs/ovn.md": "TestOVNPage"}
 
 // Every command in README and docs works as it stands there, prints what is
 // shown, and leaves nothing when the page has removed what it made.
@@ -57,6 +62,9 @@ func TestReadme(t *testing.T) {
 				t.Errorf("containers are left:\n%s", out)
 			}
 			h.expectClean()
+			if w.ovn {
+				h.expectEmptyNB()
+			}
 		})
 	}
 }
@@ -83,6 +91,11 @@ func newcomer(t *testing.T, w walk) *host {
 	} else {
 		h = newHost(t, w.form, w.on, opts...)
 		h.run("install", "-m", "755", buildDir+"/ovs-container-network", "/usr/local/bin/")
+	}
+	if w.ovn {
+		h.startOVN()
+		_, err := theLab.StartOutside(h.ctx(), lab.Outside{Hosts: []*lab.Host{h.Host}})
+		h.must(err)
 	}
 	h.docker("tag", "lab", "busybox")
 	h.docker("tag", "lab", "ocn-demo")
@@ -163,4 +176,53 @@ func TestHacking(t *testing.T) {
 			t.Fatalf("HACKING.md:%d: %v\n%s", b.line, err, out)
 		}
 	}
+}
+
+// Two hosts become one overlay by what docs/ovn.md says for them, from what their
+// packages leave: the first has the databases of OVN, and neither was told of them.
+func TestOVNPage(t *testing.T) {
+	t.Parallel()
+	slots <- struct{}{}
+	t.Cleanup(func() { <-slots })
+	l, err := lab.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("cannot remove the hosts: %v", err)
+		}
+	})
+	hosts := map[string]*host{}
+	for name, addr := range map[string]string{"h1": "192.0.2.1/24", "h2": "192.0.2.2/24"} {
+		lh, err := l.Host(t.Context(), name, lab.WithBind(build, buildDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &host{Host: lh, t: t, form: service}
+		t.Cleanup(func() {
+			if t.Failed() {
+				h.logState()
+			}
+		})
+		h.must(h.StartOVS(h.ctx()))
+		h.must(h.Underlay(h.ctx(), addr))
+		if name == "h1" {
+			h.must(h.StartCentral(h.ctx(), lab.Central{}))
+		}
+		h.must(h.StartController(h.ctx(), lab.Chassis{}))
+		// Of whatever datapath this machine has.
+		h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-bridge-datapath-type=netdev")
+		h.startDocker()
+		h.must(h.ImportImage(h.ctx(), image, "lab"))
+		h.docker("tag", "lab", "busybox")
+		h.sh("mkdir -p " + workDir)
+		h.install()
+		hosts[name] = h
+	}
+	followTogether(t, "docs/ovn.md", hosts)
+	for _, h := range hosts {
+		h.expectClean()
+	}
+	hosts["h1"].expectEmptyNB()
 }

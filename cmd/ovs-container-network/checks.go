@@ -18,7 +18,7 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/internal/dockerwatch"
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
-	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovn"
 	"github.com/ovs-container-network/ovs-container-network/internal/state"
 )
 
@@ -33,7 +33,7 @@ type doctor struct {
 	sockets    []string // for Docker
 	dir        *state.Dir
 	damaged    func() []string
-	fabric     *ovs.Fabric
+	fabric     *ovn.Fabric
 	manager    *network.Manager
 	registry   *ipam.Registry
 	dockerHost string // none: not to be looked at
@@ -41,7 +41,12 @@ type doctor struct {
 
 // examine runs all checks. The daemon itself answers, so that it runs is known.
 func (d *doctor) examine(ctx context.Context) diag.Report {
-	return diag.Run(ctx, d.checks(d.manager.Reports()))
+	reports := d.manager.Reports()
+	checks := d.checks(reports)
+	if !slices.ContainsFunc(reports, func(n network.Report) bool { return n.Switch != "" }) {
+		checks = slices.DeleteFunc(checks, func(c diag.Check) bool { return slices.Contains(checksOfOVN, c.Name) })
+	}
+	return diag.Run(ctx, checks)
 }
 
 func (d *doctor) checks(reports []network.Report) []diag.Check {
@@ -53,9 +58,14 @@ func (d *doctor) checks(reports []network.Report) []diag.Check {
 		{Name: "records", Asks: "can all records be read?", Run: d.checkRecords},
 		{Name: "ovsdb", Asks: "does Open vSwitch's database answer?", Run: d.checkOVSDB},
 		{Name: "vswitchd", Asks: "does ovs-vswitchd act on changes?", Needs: []string{"ovsdb"}, Run: d.checkVswitchd},
+		{Name: "northbound", Asks: "does OVN's northbound database answer?", Needs: []string{"ovsdb"}, Run: d.checkNorthbound},
+		{Name: "controller", Asks: "does ovn-controller work?", Needs: []string{"ovsdb"}, Run: d.checkController},
+		{Name: "northd", Asks: "does ovn-northd act on changes?", Needs: []string{"northbound"}, Run: d.checkNorthd},
+		{Name: "chassis", Asks: "are this chassis and the others in order?", Needs: []string{"controller", "northd"}, Run: d.checkChassis},
 		{Name: "docker", Asks: dockerAsks, Run: d.checkDocker},
 		{Name: "known", Asks: "do Docker and the driver know the same?", Needs: []string{"docker"}, Run: d.checkKnown},
 		{Name: "networks", Asks: "are the bridges as they should be?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkNetworks(reports) }},
+		{Name: "switches", Asks: "are the logical switches as they should be?", Needs: []string{"northbound"}, Run: func(ctx context.Context) []diag.Finding { return d.checkSwitches(ctx, reports) }},
 		{Name: "ports", Asks: "does each container have its port?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkPorts(reports) }},
 		{Name: "forwarding", Asks: "does each port forward?", Needs: []string{"vswitchd"}, Run: func(ctx context.Context) []diag.Finding { return d.checkForwarding(ctx, reports) }},
 		{Name: "shields", Asks: "does the host's stack keep off the ports?", Needs: []string{"ovsdb"}, Run: d.checkShields},
@@ -296,6 +306,9 @@ func (d *doctor) compare(ctx context.Context) (found []diag.Finding) {
 func checkNetworks(reports []network.Report) (found []diag.Finding) {
 	for _, n := range reports {
 		for _, p := range n.Problems {
+			if p.Logical {
+				continue // of the check of switches
+			}
 			found = append(found, diag.Finding{Subject: "network " + nameOf(n), Cause: p.Cause, Mend: p.Mend})
 		}
 	}

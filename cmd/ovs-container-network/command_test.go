@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s: the help is poor:\n%s", args, out)
 		}
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			if f.Name == "help" || f.Name == "output" || f.Name == "dry-run" {
+			if slices.Contains([]string{"help", "output", "dry-run", "chassis", "force"}, f.Name) {
 				return
 			}
 			variable := "OCN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
@@ -146,6 +147,8 @@ func TestBadCommandLines(t *testing.T) {
 		"serve --log-format xml":  `--log-format "xml": allowed are text, json`,
 		"serve --state-dir":       "needs an argument",
 		"status --control-socket": "needs an argument",
+		"gc --chassis":            "needs an argument",
+		"gc --force":              "--force is for --chassis only",
 	} {
 		out, err := run(t, strings.Fields(line)...)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -191,6 +194,17 @@ func TestStatusCommand(t *testing.T) {
 	for _, want := range []string{"daemon", "1.0.0 (host service)", "Open vSwitch", "3.1.0", "Docker", "kernel"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("version: %v, want %q in\n%s", err, want, out)
+		}
+	}
+	if strings.Contains(out, "OVN ") {
+		t.Errorf("version tells of OVN, which is not used:\n%s", out)
+	}
+	for fleet, want := range map[*control.Fleet]string{
+		{Northd: "23.03.1-20.27.4", Chassis: []control.Chassis{{OVN: "22.09+"}, {OVN: "23.03.1", Here: true}}}: "23.03.1 (ovn-northd 23.03.1-20.27.4)",
+		{}: "- (ovn-northd -)", {Error: "cannot reach it"}: "cannot reach it",
+	} {
+		if got := ovnVersion(*fleet); got != want {
+			t.Errorf("OVN is %q, want %q", got, want)
 		}
 	}
 	missing := filepath.Join(t.TempDir(), "missing")

@@ -88,8 +88,8 @@ func TestOptionsAreDocumented(t *testing.T) {
 		{"Attachment options", network.AttachmentOptions()},
 	} {
 		text := section(t, page, s.section)
-		expectEqual(t, s.section+", headings", firsts("(?m)^### `(\\w+)`", text), s.options)
-		expectEqual(t, s.section+", table", firsts("(?m)^\\| \\[`(\\w+)`\\]", text), s.options)
+		expectEqual(t, s.section+", headings", firsts("(?m)^### `([\\w.]+)`", text), s.options)
+		expectEqual(t, s.section+", table", firsts("(?m)^\\| \\[`([\\w.]+)`\\]", text), s.options)
 	}
 }
 
@@ -264,6 +264,6 @@ func TestChecksAreDocumented(t *testing.T) {
 		want = append(want, c.Name+": "+c.Asks+" "+strings.Join(c.Needs, ", "))
 	}
 	expectEqual(t, "checks", rows, want)
-	expectEqual(t, "kinds", firsts("`(\\w+)`", strings.Join(firsts("(?m)^\\| (`[^|]*) \\|", section(t, page, "gc")), " ")),
-		[]string{"address", "bridge", "chain", "link", "network", "pool", "port", "record"})
+	expectEqual(t, "kinds", firsts("`([\\w ]+)`", strings.Join(firsts("(?m)^\\| (`[^|]*) \\|", section(t, page, "gc")), " ")),
+		[]string{"address", "bridge", "chain", "chassis", "claim", "link", "logical port", "network", "pool", "port", "record"})
 }

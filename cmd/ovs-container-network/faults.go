@@ -16,7 +16,7 @@ import (
 
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
-	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovn"
 )
 
 // This is the build of the tests in which the daemon dies at a step of a call.
@@ -74,7 +74,7 @@ func (s stepStore) DeleteEndpoint(e network.Endpoint) error {
 // was not at rest.
 type stepFabric struct{ network.Fabric }
 
-func faultyFabric(f *ovs.Fabric) network.Fabric {
+func faultyFabric(f *ovn.Fabric) network.Fabric {
 	f.Step = func(what string) { step("switch:" + strings.ReplaceAll(what, " ", "-")) }
 	return stepFabric{f}
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
-	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovn"
 )
 
 // What the tests put between the parts of the daemon, to end it at a step of a
@@ -15,7 +15,7 @@ import (
 
 func faultyStore(s network.Store) network.Store { return s }
 
-func faultyFabric(f *ovs.Fabric) network.Fabric { return f }
+func faultyFabric(f *ovn.Fabric) network.Fabric { return f }
 
 func faultyClaims(p network.Pools) network.Pools { return p }
 

@@ -14,7 +14,7 @@ import (
 
 // piece is something that nobody owns any more.
 type piece struct {
-	Kind string `json:"kind"` // port, link, bridge, chain, network, record, pool, address
+	Kind string `json:"kind"` // as docs/doctor.md has them
 	Name string `json:"name"`
 	Why  string `json:"why"`
 
@@ -36,7 +36,7 @@ const (
 func (d *doctor) garbage(ctx context.Context, age time.Duration) []piece {
 	var all []piece
 	found, err := d.fabric.Leftovers(d.manager.Networks(), d.manager.Spares)
-	if err != nil {
+	if err != nil && !d.northboundAway() {
 		return nil
 	}
 	for _, l := range found {
@@ -44,7 +44,7 @@ func (d *doctor) garbage(ctx context.Context, age time.Duration) []piece {
 		if age > 0 && (!seen || time.Since(since) < age) {
 			continue
 		}
-		all = append(all, piece{l.Kind, l.Name, l.Why, l.Remove})
+		all = append(all, pieces([]network.Leftover{l})...)
 	}
 	for _, a := range d.registry.IdleAddresses() {
 		if time.Since(a.Since) < max(age, freshAddress) {
@@ -60,6 +60,21 @@ func (d *doctor) garbage(ctx context.Context, age time.Duration) []piece {
 	all = append(all, d.lostNetworks(seen)...)
 	all = append(all, d.lostRecords(seen)...)
 	return append(all, d.lostPools(seen)...)
+}
+
+// northboundAway tells whether nothing but the northbound database cannot be looked
+// at: what is on this host is known all the same.
+func (d *doctor) northboundAway() bool {
+	_, used, reached, _, _ := d.fabric.NB()
+	connected, _, _ := d.fabric.State()
+	return connected && used && !reached
+}
+
+func pieces(found []network.Leftover) (all []piece) {
+	for _, l := range found {
+		all = append(all, piece{l.Kind, l.Name, l.Why, l.Remove})
+	}
+	return all
 }
 
 // lostNetworks are those that Docker does not have, and no other engine either as

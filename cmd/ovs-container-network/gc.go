@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -17,24 +18,32 @@ import (
 )
 
 func newGC() *cobra.Command {
-	var socket, format string
-	var dryRun bool
+	var socket, format, chassis string
+	var dryRun, force bool
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what nobody owns any more",
 		Long: `Remove ports, links, bridges and nftables chains of endpoints and networks that
 the daemon does not know, networks, records and address pools that Docker does not
-have, and addresses that no endpoint has. Nearly all of this the daemon removes by
-itself after a while; gc does it now, and shows it.
+have, and addresses that no endpoint has; of OVN's northbound database logical
+ports, claims on switches and addresses that this host has left there. Nearly all of
+this the daemon removes by itself after a while; gc does it now, and shows it.
 
 What carries no mark of this driver is never touched, and neither is what a
-running container still uses.`,
+running container still uses.
+
+With --chassis NAME it retires a host of OVN that is gone for good, from another
+one: it removes the chassis, and the host's logical ports, addresses and claims. A
+chassis that lives is refused. This never happens by itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "table" && format != "json" {
 				return fmt.Errorf("-o %q: allowed are table, json", format)
 			}
-			g, err := control.NewClient(socket).GC(cmd.Context(), dryRun)
+			if force && chassis == "" {
+				return errors.New("--force is for --chassis only")
+			}
+			g, err := garbageOf(cmd.Context(), control.NewClient(socket), chassis, force, dryRun)
 			if err != nil {
 				return err
 			}
@@ -52,9 +61,22 @@ running container still uses.`,
 	}
 	controlFlag(cmd, &socket)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show it, and remove nothing")
+	cmd.Flags().StringVar(&chassis, "chassis", "", "retire the chassis of this name, that of a host that is gone")
+	cmd.Flags().BoolVar(&force, "force", false, "with --chassis: also one that lives, or of which that cannot be told")
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
 	complete(cmd, "output", "table", "json")
 	return cmd
+}
+
+func garbageOf(ctx context.Context, daemon *control.Client, chassis string, force, dryRun bool) (control.Garbage, error) {
+	if chassis == "" {
+		return daemon.GC(ctx, dryRun)
+	}
+	g, err := daemon.Retire(ctx, chassis, force, dryRun)
+	if err == nil && g.Refused != "" {
+		err = errors.New(g.Refused)
+	}
+	return g, err
 }
 
 func printGarbage(out io.Writer, format string, g control.Garbage, dryRun bool) error {
@@ -96,10 +118,29 @@ func (d *doctor) collect(ctx context.Context, log *slog.Logger, dryRun bool) con
 	} else if err := dockerwatch.Ping(ctx, d.dockerHost); err != nil {
 		g.Unseen = fmt.Sprintf("Docker is not reached (%v): networks, records and pools were not looked at.", err)
 	}
+	if _, used, connected, _, err := d.fabric.NB(); used && !connected {
+		g.Unseen = strings.TrimSpace(g.Unseen + fmt.Sprintf(" OVN's northbound database was not looked at: %v.", err))
+	}
 	if connected, _, err := d.fabric.State(); !connected {
 		g.Unseen = fmt.Sprintf("Nothing was looked at: %v", err)
 	}
-	for _, p := range d.garbage(ctx, 0) {
+	return removed(ctx, log, g, d.garbage(ctx, 0), dryRun)
+}
+
+// retire removes what a chassis that is gone has left, or only lists it.
+func (d *doctor) retire(ctx context.Context, log *slog.Logger, chassis string, force, dryRun bool) control.Garbage {
+	g := control.Garbage{Pieces: []control.Piece{}}
+	found, err := d.fabric.Retire(ctx, chassis, force)
+	if err != nil {
+		g.Refused = err.Error()
+		return g
+	}
+	return removed(ctx, log, g, pieces(found), dryRun)
+}
+
+// removed adds pieces to the garbage and removes them, unless it is a dry run.
+func removed(ctx context.Context, log *slog.Logger, g control.Garbage, all []piece, dryRun bool) control.Garbage {
+	for _, p := range all {
 		shown := control.Piece{Kind: p.Kind, Name: p.Name, Why: p.Why}
 		if !dryRun {
 			err := p.remove(ctx)

@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"internal/link":        {},
 	"internal/state":       {"internal/network", "internal/ipam"},
 	"internal/ovs":         {"internal/network", "internal/ovsdb", "internal/link"},
+	"internal/ovn":         {"internal/network", "internal/ipam", "internal/ovs", "internal/ovsdb", "internal/link"},
 	"internal/dockerapi":   {"internal/network", "internal/ipam"},
 	"internal/dockerwatch": {"internal/network"},
 	"internal/control":     {"internal/network", "internal/ipam", "internal/diag"},

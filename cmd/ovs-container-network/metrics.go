@@ -8,11 +8,11 @@ import (
 
 	"github.com/ovs-container-network/ovs-container-network/internal/dockerapi"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
-	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovn"
 )
 
 // metrics are those of all parts, served in Prometheus' text format.
-func metrics(api *dockerapi.Metrics, core *network.Metrics, fabric *ovs.Fabric, manager *network.Manager) http.Handler {
+func metrics(api *dockerapi.Metrics, core *network.Metrics, fabric *ovn.Fabric, manager *network.Manager) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		api.Calls, api.Own, api.Active, core.Repair, core.Waits,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -20,6 +19,7 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/internal/ipam"
 	"github.com/ovs-container-network/ovs-container-network/internal/link"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovn"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
 	"github.com/ovs-container-network/ovs-container-network/internal/state"
 )
@@ -27,6 +27,9 @@ import (
 // settings are what serve can be told.
 type settings struct {
 	socket, control, stateDir, ovsdb, dockerHost, logLevel, logFormat string
+
+	northbound string
+	tls        ovn.TLS
 }
 
 // lockWait is how long a daemon waits for its predecessor to go.
@@ -56,6 +59,10 @@ Sockets handed over by systemd (socket activation) are used instead of --socket.
 	text(&s.control, "control-socket", "OCN_CONTROL_SOCKET", h.control(), "socket to listen on for the other commands")
 	text(&s.stateDir, "state-dir", "OCN_STATE_DIR", "/var/lib/ovs-container-network", "directory of the durable state")
 	text(&s.ovsdb, "ovsdb", "OCN_OVSDB", "unix:"+filepath.Join(h.run, "openvswitch/db.sock"), "Open vSwitch's database")
+	text(&s.northbound, "ovn-nb", "OCN_OVN_NB", "", "OVN's northbound database, the members of a cluster with commas between; without it external_ids:ovn-nb of Open vSwitch, else the socket of this host")
+	text(&s.tls.Key, "tls-key", "OCN_TLS_KEY", "", "private key for ssl: databases; without it that of Open vSwitch (ovs-vsctl set-ssl)")
+	text(&s.tls.Certificate, "tls-cert", "OCN_TLS_CERT", "", "certificate for ssl: databases")
+	text(&s.tls.CA, "tls-ca", "OCN_TLS_CA", "", "certificate of the CA for ssl: databases")
 	text(&s.dockerHost, "docker-host", "OCN_DOCKER_HOST", "unix://"+filepath.Join(h.run, "docker.sock"), "Docker's API, for names only; may be absent; none turns it off")
 	text(&s.logLevel, "log-level", "OCN_LOG_LEVEL", "info", "debug, info, warn or error")
 	text(&s.logFormat, "log-format", "OCN_LOG_FORMAT", "text", "text or json")
@@ -109,19 +116,38 @@ func serve(ctx context.Context, h host, s settings) error {
 
 	registry := ipam.New(faultyPools(dir, held.Pools), held.Pools, hostID)
 	var manager *network.Manager
-	fabric, err := ovs.New(s.ovsdb, links, log, func(ids ...network.ID) { manager.Dirty(ids...) })
+	if s.northbound != "" {
+		if _, err := ovn.ParseEndpoints(s.northbound); err != nil {
+			return fmt.Errorf("--ovn-nb: %w", err)
+		}
+	}
+	dirty := func(ids ...network.ID) { manager.Dirty(ids...) }
+	local, err := ovs.New(s.ovsdb, links, log, dirty)
+	if err != nil {
+		return err
+	}
+	fabric, err := ovn.New(ovn.Config{
+		Local: local, Links: links, HostID: hostID, NB: s.northbound, TLS: s.tls, RunDir: filepath.Join(h.run, "ovn"), Log: log, Dirty: dirty,
+	})
 	if err != nil {
 		return err
 	}
 	counted, calls := network.NewMetrics(), dockerapi.NewMetrics()
 	fabric.Measure(counted)
+	networks := func() []network.Network {
+		if manager == nil { // it is being made
+			return nil
+		}
+		return manager.Networks()
+	}
+	shared := ovn.NewPools(fabric, networks, func(id network.ID) bool { return manager.Spares(id, "") })
 	manager = network.NewManager(network.Options{
-		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, log}), Log: log,
+		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, shared, networks, log}), Log: log,
 		SandboxAlive: h.alive, Damaged: held.Damaged, Metrics: counted,
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{
-		Networks: manager, IPAM: addresses{registry, manager}, Log: log, Metrics: calls,
+		Networks: manager, IPAM: addresses{registry, shared, manager}, Log: log, Metrics: calls,
 		OtherLinks: func(sandbox string) (bool, error) {
 			names, err := links.LinksIn(h.sandbox(sandbox))
 			return len(names) > 0, err
@@ -149,12 +175,18 @@ func serve(ctx context.Context, h host, s settings) error {
 	status := func() control.Status {
 		c := control.Status{
 			Version: version, Form: h.form(), Started: started, HostID: hostID,
-			Networks: manager.Reports(), Pools: registry.Pools(), Damaged: damaged(),
+			Networks: manager.Reports(), Pools: append(registry.Pools(), shared.Summaries()...), Damaged: damaged(),
 		}
 		c.OVS.Version = fabric.Version()
 		var err error
 		if c.OVS.Connected, c.OVS.Since, err = fabric.State(); err != nil {
 			c.OVS.Error = err.Error()
+		}
+		if at, used, connected, since, err := fabric.NB(); used {
+			c.Northbound = &control.Database{Endpoint: at, Connected: connected, Since: since}
+			if err != nil {
+				c.Northbound.Error = err.Error()
+			}
 		}
 		return c
 	}
@@ -167,7 +199,11 @@ func serve(ctx context.Context, h host, s settings) error {
 	}
 	commands := control.Daemon{
 		Status: status, Doctor: doc.examine,
-		GC:      func(ctx context.Context, dryRun bool) control.Garbage { return doc.collect(ctx, log, dryRun) },
+		GC:    func(ctx context.Context, dryRun bool) control.Garbage { return doc.collect(ctx, log, dryRun) },
+		Fleet: doc.fleet,
+		Retire: func(ctx context.Context, chassis string, force, dryRun bool) control.Garbage {
+			return doc.retire(ctx, log, chassis, force, dryRun)
+		},
 		Metrics: metrics(calls, counted, fabric, manager),
 	}
 
@@ -216,55 +252,4 @@ func newLogger(level, format string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: allowed are text, json", format)
-}
-
-// pools lets the core tie networks to pools of our IPAM driver.
-type pools struct {
-	registry *ipam.Registry
-	log      *slog.Logger
-}
-
-func (p pools) Claim(id network.ID, s network.Subnet, static bool) (bool, error) {
-	if s.Space != ipam.AddressSpace && s.Space != ipam.GlobalAddressSpace {
-		return false, nil
-	}
-	_, ok, err := p.registry.Claim(string(id), s.Prefix, s.Gateway, static)
-	return ok, err
-}
-
-func (p pools) Unclaim(id network.ID) error { return p.registry.Unclaim(string(id)) }
-
-func (p pools) Forget(id network.ID) error { return p.registry.Forget(string(id)) }
-
-func (p pools) Entered(id network.ID) { p.registry.Entered(string(id)) }
-
-func (p pools) Abandon(id network.ID, addrs []netip.Addr) error {
-	return p.registry.Abandon(string(id), addrs)
-}
-
-func (p pools) Audit(used func(network.ID) (map[netip.Addr]bool, bool)) error {
-	freed, err := p.registry.Audit(usedBy(used))
-	for _, a := range freed {
-		p.log.Info("freed an address that no endpoint has", "nid", a.Network, "address", a.Addr)
-	}
-	return err
-}
-
-func usedBy(used func(network.ID) (map[netip.Addr]bool, bool)) func(string) (map[netip.Addr]bool, bool) {
-	return func(id string) (map[netip.Addr]bool, bool) { return used(network.ID(id)) }
-}
-
-// addresses is the registry as Docker sees it.
-type addresses struct {
-	*ipam.Registry
-	manager *network.Manager
-}
-
-// ReleaseAddress does not free the address of a living endpoint.
-func (a addresses) ReleaseAddress(id ipam.PoolID, addr string) error {
-	ip, err := netip.ParseAddr(addr)
-	if p, ok := a.Lookup(id); ok && err == nil && p.Network != "" && !a.manager.Released(network.ID(p.Network), ip) {
-		return nil
-	}
-	return a.Registry.ReleaseAddress(id, addr)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -27,13 +28,17 @@ func newStatus() *cobra.Command {
 		Short: "Show networks, endpoints and their health",
 		Long: `Show all networks and endpoints of this host, where each is attached, and
 whether it works. Health is ok, degraded (the reason is below the table) or, for
-an endpoint that is not joined to a container, detached.`,
+an endpoint that is not joined to a container, detached.
+
+When a network is on a logical switch of OVN, the chassis are shown, too. A chassis
+gives a sign of life when it is asked to follow a change, by doctor or by ovn-nbctl
+--wait=hv, so the last may be old. One that was asked since has not followed yet.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "table" && format != "json" {
 				return fmt.Errorf("-o %q: allowed are table, json", format)
 			}
-			s, err := control.NewClient(socket).Status(cmd.Context())
+			s, err := control.NewClient(socket).Whole(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -55,12 +60,25 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	w := &bytes.Buffer{}
 	fmt.Fprintf(w, "ovs-container-network %s (%s), up %s\n", s.Version, s.Form, now.Sub(s.Started).Round(time.Second))
 	if s.OVS.Connected {
-		fmt.Fprintf(w, "Open vSwitch %s, connected for %s\n\n", orDash(s.OVS.Version), now.Sub(s.OVS.Since).Round(time.Second))
+		fmt.Fprintf(w, "Open vSwitch %s, connected for %s\n", orDash(s.OVS.Version), now.Sub(s.OVS.Since).Round(time.Second))
 	} else {
-		fmt.Fprintf(w, "Open vSwitch: %s\n\n", s.OVS.Error)
+		fmt.Fprintf(w, "Open vSwitch: %s\n", s.OVS.Error)
 	}
+	if nb := s.Northbound; nb != nil && nb.Connected {
+		fmt.Fprintf(w, "OVN northbound database at %s, connected for %s\n", nb.Endpoint, now.Sub(nb.Since).Round(time.Second))
+	} else if nb != nil {
+		fmt.Fprintf(w, "OVN northbound database: %s\n", nb.Error)
+	}
+	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NETWORK\tBRIDGE\tVLAN\tMTU\tGATEWAY\tTENANT\tSUBNETS\tENDPOINTS\tHEALTH")
+	logical := slices.ContainsFunc(s.Networks, func(n network.Report) bool { return n.Switch != "" })
+	row := func(name, bridge, logicalSwitch string, rest ...string) {
+		if logical {
+			bridge += "\t" + logicalSwitch
+		}
+		fmt.Fprintln(t, strings.Join(append([]string{name, bridge}, rest...), "\t"))
+	}
+	row("NETWORK", "BRIDGE", "SWITCH", "VLAN", "MTU", "GATEWAY", "TENANT", "SUBNETS", "ENDPOINTS", "HEALTH")
 	for _, n := range s.Networks {
 		var subnets []string
 		for _, sub := range n.Subnets {
@@ -74,10 +92,8 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		if n.Phase != network.PhaseActive {
 			health = string(n.Phase)
 		}
-		fmt.Fprintln(t, strings.Join([]string{
-			nameOf(n), n.Bridge, vlan, strconv.Itoa(n.MTU), string(n.Gateway), orDash(n.Tenant),
-			orDash(strings.Join(subnets, ",")), strconv.Itoa(len(n.Ends)), health,
-		}, "\t"))
+		row(nameOf(n), n.Bridge, orDash(n.Switch), vlan, strconv.Itoa(n.MTU), string(n.Gateway), orDash(n.Tenant),
+			orDash(strings.Join(subnets, ",")), strconv.Itoa(len(n.Ends)), health)
 	}
 	t.Flush()
 	fmt.Fprintln(w)
@@ -91,6 +107,10 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		}
 	}
 	t.Flush()
+	if s.Fleet != nil && len(s.Fleet.Chassis) > 0 {
+		fmt.Fprintln(w)
+		printChassis(w, s.Fleet.Chassis, now)
+	}
 	for _, line := range remarks(s) {
 		fmt.Fprintf(w, "\n%s", line)
 	}
@@ -99,6 +119,43 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	}
 	_, err := out.Write(w.Bytes())
 	return err
+}
+
+func printChassis(w io.Writer, chassis []control.Chassis, now time.Time) {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "CHASSIS\tHOST\tTUNNELS\tOVN\tLAST SIGN OF LIFE")
+	for _, c := range chassis {
+		name := c.Name
+		if c.Here {
+			name += " (this host)"
+		}
+		fmt.Fprintln(t, strings.Join([]string{name, orDash(c.Hostname), orDash(tunnels(c.Encaps)), orDash(c.OVN), life(c, now)}, "\t"))
+	}
+	t.Flush()
+}
+
+func tunnels(encaps []control.Encap) string {
+	texts := make([]string, len(encaps))
+	for i, e := range encaps {
+		texts[i] = e.Type + " " + e.IP
+	}
+	return strings.Join(texts, ", ")
+}
+
+// life is when a chassis last answered, and whether it has been asked since.
+func life(c control.Chassis, now time.Time) string {
+	text := "-"
+	if !c.Seen.IsZero() {
+		text = max(0, now.Sub(c.Seen)).Round(time.Second).String() + " ago"
+	}
+	switch c.Behind {
+	case 0:
+	case 1:
+		text += ", asked since"
+	default:
+		text += fmt.Sprintf(", asked %d times since", c.Behind)
+	}
+	return text
 }
 
 // remarks are the reasons behind every health that is not ok, and notes.
@@ -115,6 +172,9 @@ func remarks(s control.Status) (lines []string) {
 				lines = append(lines, fmt.Sprintf("%s, %s: %s", nameOf(n), e.Port, e.Reason))
 			}
 		}
+	}
+	if s.Fleet != nil && s.Fleet.Error != "" {
+		lines = append(lines, "the chassis are not known: "+s.Fleet.Error)
 	}
 	for _, d := range s.Damaged {
 		lines = append(lines, "unreadable record, left alone: "+d)

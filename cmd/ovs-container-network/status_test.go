@@ -57,13 +57,42 @@ func TestStatusTable(t *testing.T) {
 	lost.OVS = control.Database{Since: now, Error: "cannot reach the database at unix:/run/openvswitch/db.sock since 03:04:05: connection refused"}
 	starting := control.Status{Version: "dev", Form: "managed plugin", Started: now, OVS: control.Database{Connected: true, Since: now}}
 	var b strings.Builder
-	for _, s := range []control.Status{aStatus(now), lost, starting} {
+	for _, s := range []control.Status{aStatus(now), lost, starting, onOVN(now), centralAway(now)} {
 		if err := printStatus(&b, s, now); err != nil {
 			t.Error(err)
 		}
 		b.WriteString("----\n")
 	}
 	golden(t, "status.txt", b.String())
+}
+
+// onOVN has a network on a logical switch beside one on a plain bridge.
+func onOVN(now time.Time) control.Status {
+	s := aStatus(now)
+	s.Damaged, s.Networks = nil, s.Networks[:2]
+	s.Networks[0].Health, s.Networks[0].Problems, s.Networks[0].Ends = "ok", nil, s.Networks[0].Ends[:1]
+	s.Networks[0].VLAN, s.Networks[0].VLANMode = "none", network.VLANNone
+	s.Networks[0].Switch, s.Networks[0].Router, s.Networks[0].Secure = "production-ls", "r1", true
+	s.Networks[0].Notes = []string{"mtu 1500 is more than the tunnel leaves (1442): large packets to other hosts are dropped"}
+	s.Northbound = &control.Database{Endpoint: "tcp:10.99.0.100:6641", Connected: true, Since: now.Add(-time.Hour)}
+	s.Fleet = &control.Fleet{Northd: "23.03.1-20.27.4", Chassis: []control.Chassis{
+		{Name: "h1", Hostname: "h1.example", Here: true, Encaps: []control.Encap{{Type: "geneve", IP: "10.99.0.1"}}, OVN: "23.03.1", Seen: now.Add(-5 * time.Second)},
+		{
+			Name: "h2", Hostname: "h2.example", Encaps: []control.Encap{{Type: "geneve", IP: "10.99.0.2"}, {Type: "vxlan", IP: "10.99.0.2"}}, OVN: "22.09+",
+			Seen: now.Add(-5*time.Minute - 3*time.Second), Behind: 2,
+		},
+		{Name: "h3", Seen: now.Add(time.Second)},
+		{Name: "h4", Behind: 7},
+	}}
+	return s
+}
+
+func centralAway(now time.Time) control.Status {
+	s := onOVN(now)
+	s.Northbound = &control.Database{Endpoint: "unix:/run/ovn/ovnnb_db.sock", Since: now, Error: "cannot reach database OVN_Northbound at unix:/run/ovn/ovnnb_db.sock: connection refused (since 03:04:05)"}
+	s.Networks[0].Health, s.Networks[0].Problems = "degraded", []network.Problem{{Cause: s.Northbound.Error}}
+	s.Fleet = &control.Fleet{Error: "cannot reach database OVN_Southbound at unix:/run/ovn/ovnsb_db.sock: connection refused"}
+	return s
 }
 
 // fullDisk takes so many bytes and then fails.

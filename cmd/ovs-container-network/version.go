@@ -22,7 +22,7 @@ func newVersion() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := cmd.OutOrStdout()
 			fmt.Fprintf(w, "ovs-container-network  %s\n", version)
-			if s, err := control.NewClient(socket).Status(cmd.Context()); err != nil {
+			if s, err := control.NewClient(socket).Whole(cmd.Context()); err != nil {
 				fmt.Fprintf(w, "daemon                 %v\n", err)
 			} else {
 				fmt.Fprintf(w, "daemon                 %s (%s)\n", s.Version, s.Form)
@@ -31,6 +31,9 @@ func newVersion() *cobra.Command {
 					ovs = s.OVS.Error
 				}
 				fmt.Fprintf(w, "Open vSwitch           %s\n", orDash(ovs))
+				if s.Fleet != nil {
+					fmt.Fprintf(w, "OVN                    %s\n", ovnVersion(*s.Fleet))
+				}
 			}
 			fmt.Fprintf(w, "Docker                 %s\n", dockerVersion(cmd.Context(), findHost().run+"/docker.sock"))
 			fmt.Fprintf(w, "kernel                 %s\n", kernel())
@@ -39,6 +42,20 @@ func newVersion() *cobra.Command {
 	}
 	controlFlag(cmd, &socket)
 	return cmd
+}
+
+// ovnVersion is that of this host, and that of the central.
+func ovnVersion(f control.Fleet) string {
+	if f.Error != "" {
+		return f.Error
+	}
+	here := ""
+	for _, c := range f.Chassis {
+		if c.Here {
+			here = c.OVN
+		}
+	}
+	return fmt.Sprintf("%s (ovn-northd %s)", orDash(here), orDash(f.Northd))
 }
 
 // dockerVersion asks the engine, or says why it cannot.

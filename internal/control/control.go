@@ -22,11 +22,15 @@ import (
 
 // Status is all that the daemon knows about itself and its networks.
 type Status struct {
-	Version  string           `json:"version"`
-	Form     string           `json:"form"` // managed plugin, host service
-	Started  time.Time        `json:"started"`
-	HostID   string           `json:"host_id"`
-	OVS      Database         `json:"ovs"`
+	Version string    `json:"version"`
+	Form    string    `json:"form"` // managed plugin, host service
+	Started time.Time `json:"started"`
+	HostID  string    `json:"host_id"`
+	OVS     Database  `json:"ovs"`
+	// Northbound is OVN's database, nil while no network needs it.
+	Northbound *Database `json:"northbound,omitempty"`
+	// Fleet are the chassis, nil unless they were asked for.
+	Fleet    *Fleet           `json:"fleet,omitempty"`
 	Networks []network.Report `json:"networks"`
 	Pools    []ipam.Summary   `json:"pools"`
 	Damaged  []string         `json:"damaged,omitempty"` // records that could not be read
@@ -34,10 +38,35 @@ type Status struct {
 
 // Database is the state of one database connection.
 type Database struct {
+	Endpoint  string    `json:"endpoint,omitempty"`
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"`
 	Error     string    `json:"error,omitempty"`
 	Version   string    `json:"version,omitempty"` // of the software behind it
+}
+
+// Fleet is what OVN's southbound database tells of the hosts that belong to it.
+type Fleet struct {
+	Chassis []Chassis `json:"chassis"`
+	Northd  string    `json:"northd,omitempty"` // version of ovn-northd
+	Error   string    `json:"error,omitempty"`  // why it could not be asked
+}
+
+// Chassis is one host of OVN.
+type Chassis struct {
+	Name     string    `json:"name"`
+	Hostname string    `json:"hostname,omitempty"`
+	Here     bool      `json:"here,omitempty"` // it is this host
+	Encaps   []Encap   `json:"encaps,omitempty"`
+	OVN      string    `json:"ovn,omitempty"`    // version; with a + at least that
+	Seen     time.Time `json:"seen,omitzero"`    // last sign of life
+	Behind   int       `json:"behind,omitempty"` // changes that it was asked to follow since
+}
+
+// Encap is a way to send to a chassis.
+type Encap struct {
+	Type string `json:"type"`
+	IP   string `json:"ip"`
 }
 
 // Garbage is what nobody owned any more.
@@ -45,11 +74,13 @@ type Garbage struct {
 	Pieces []Piece `json:"pieces"`
 	// Unseen says why some kinds could not be looked for, empty if all were.
 	Unseen string `json:"unseen,omitempty"`
+	// Refused says why nothing was done at all.
+	Refused string `json:"refused,omitempty"`
 }
 
 // Piece is one thing that nobody owned.
 type Piece struct {
-	Kind    string `json:"kind"` // port, link, bridge, chain, network, record, pool, address
+	Kind    string `json:"kind"` // port, link, bridge, chain, logical port, claim, chassis, network, record, pool, address
 	Name    string `json:"name"`
 	Why     string `json:"why"`
 	Removed bool   `json:"removed"`
@@ -63,6 +94,11 @@ type Daemon struct {
 	Doctor  func(context.Context) diag.Report
 	GC      func(ctx context.Context, dryRun bool) Garbage
 	Metrics http.Handler // in Prometheus' text format; may be nil
+
+	// Fleet asks OVN for the chassis; may be nil.
+	Fleet func(context.Context) Fleet
+	// Retire removes what a chassis that is gone has left, or only lists it.
+	Retire func(ctx context.Context, chassis string, force, dryRun bool) Garbage
 }
 
 // Handler serves the socket.
@@ -72,6 +108,13 @@ func (d Daemon) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/doctor", func(w http.ResponseWriter, r *http.Request) { answer(w, d.Doctor(r.Context())) })
 	mux.HandleFunc("POST /v1/gc", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, d.GC(r.Context(), r.URL.Query().Get("dry-run") == "true"))
+	})
+	if d.Fleet != nil {
+		mux.HandleFunc("GET /v1/fleet", func(w http.ResponseWriter, r *http.Request) { answer(w, d.Fleet(r.Context())) })
+	}
+	mux.HandleFunc("POST /v1/retire", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		answer(w, d.Retire(r.Context(), q.Get("chassis"), q.Get("force") == "true", q.Get("dry-run") == "true"))
 	})
 	if d.Metrics != nil {
 		mux.Handle("GET /v1/metrics", d.Metrics)
@@ -114,6 +157,19 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, c.ask(ctx, callTimeout, http.MethodGet, "/v1/status", &s)
 }
 
+// Whole is Status with the chassis, if OVN is used.
+func (c *Client) Whole(ctx context.Context) (Status, error) {
+	s, err := c.Status(ctx)
+	if err != nil || s.Northbound == nil {
+		return s, err
+	}
+	s.Fleet = &Fleet{}
+	if err := c.ask(ctx, callTimeout, http.MethodGet, "/v1/fleet", s.Fleet); err != nil {
+		s.Fleet.Error = err.Error()
+	}
+	return s, nil
+}
+
 // Doctor has the daemon examine itself and what it works with.
 func (c *Client) Doctor(ctx context.Context) (diag.Report, error) {
 	var r diag.Report
@@ -128,6 +184,14 @@ func (c *Client) Doctor(ctx context.Context) (diag.Report, error) {
 func (c *Client) GC(ctx context.Context, dryRun bool) (Garbage, error) {
 	var g Garbage
 	return g, c.ask(ctx, workTimeout, http.MethodPost, fmt.Sprintf("/v1/gc?dry-run=%v", dryRun), &g)
+}
+
+// Retire has the daemon remove what a chassis that is gone has left, or only list
+// it.
+func (c *Client) Retire(ctx context.Context, chassis string, force, dryRun bool) (Garbage, error) {
+	q := url.Values{"chassis": {chassis}, "force": {fmt.Sprint(force)}, "dry-run": {fmt.Sprint(dryRun)}}
+	var g Garbage
+	return g, c.ask(ctx, workTimeout, http.MethodPost, "/v1/retire?"+q.Encode(), &g)
 }
 
 func (c *Client) ask(ctx context.Context, limit time.Duration, method, path string, into any) error {

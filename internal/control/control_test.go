@@ -150,3 +150,40 @@ func TestOnlyWhatIsOffered(t *testing.T) {
 		}
 	}
 }
+
+// The chassis are asked for only while OVN is used; that they are not known is no
+// error of the rest.
+func TestWhole(t *testing.T) {
+	fleet := Fleet{Northd: "23.03.1", Chassis: []Chassis{{
+		Name: "h1", Hostname: "h1.example", Here: true, Encaps: []Encap{{Type: "geneve", IP: "10.99.0.1"}}, OVN: "22.09+",
+		Seen: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Behind: 2,
+	}}}
+	asked := 0
+	d := Daemon{Status: func() Status { return Status{Version: "1"} }, Fleet: func(context.Context) Fleet { asked++; return fleet }}
+	if s, err := NewClient(serve(t, d.Handler())).Whole(t.Context()); err != nil || s.Fleet != nil || asked != 0 {
+		t.Errorf("without OVN: %+v, %v, asked %d times", s.Fleet, err, asked)
+	}
+	d.Status = func() Status { return Status{Version: "1", Northbound: &Database{Connected: true}} }
+	s, err := NewClient(serve(t, d.Handler())).Whole(t.Context())
+	if err != nil || s.Fleet == nil || cmp.Diff(fleet, *s.Fleet) != "" {
+		t.Errorf("got %+v, %v", s.Fleet, err)
+	}
+	d.Fleet = nil
+	if s, err := NewClient(serve(t, d.Handler())).Whole(t.Context()); err != nil || s.Version != "1" || s.Fleet == nil || s.Fleet.Error == "" {
+		t.Errorf("a daemon that does not know of chassis: %+v, %v", s.Fleet, err)
+	}
+}
+
+// What is to be retired, and how, is what the daemon is told.
+func TestRetire(t *testing.T) {
+	d := Daemon{Status: func() Status { return Status{} }, Retire: func(_ context.Context, chassis string, force, dryRun bool) Garbage {
+		return Garbage{Refused: fmt.Sprint(chassis, force, dryRun)}
+	}}
+	c := NewClient(serve(t, d.Handler()))
+	for _, how := range []struct{ force, dryRun bool }{{}, {force: true}, {dryRun: true}} {
+		g, err := c.Retire(t.Context(), "a b&force=x", how.force, how.dryRun)
+		if want := fmt.Sprint("a b&force=x", how.force, how.dryRun); err != nil || g.Refused != want {
+			t.Errorf("told %q, %v, want %q", g.Refused, err, want)
+		}
+	}
+}

@@ -96,8 +96,8 @@ func (c *fakeCore) Leave(ctx context.Context, id network.ID, eid network.Endpoin
 	return c.asked(ctx, id, "Leave %s %s", id, eid)
 }
 
-func (c *fakeCore) RequestPool(pool, sub string, opts map[string]string, v6 bool) (ipam.Pool, error) {
-	err := c.asked(context.Background(), "", "RequestPool %q %q %v %v", pool, sub, opts, v6)
+func (c *fakeCore) RequestPool(ctx context.Context, pool, sub string, opts map[string]string, v6 bool) (ipam.Pool, error) {
+	err := c.asked(ctx, "", "RequestPool %q %q %v %v", pool, sub, opts, v6)
 	if pool == "bad" {
 		err = errors.New(`--subnet "bad": not a subnet`)
 	}
@@ -108,20 +108,20 @@ func (c *fakeCore) RequestPool(pool, sub string, opts map[string]string, v6 bool
 	return ipam.Pool{ID: ipam.PoolID("1/" + pool), Prefix: p}, err
 }
 
-func (c *fakeCore) ReleasePool(id ipam.PoolID) error {
-	return c.asked(context.Background(), "", "ReleasePool %s", id)
+func (c *fakeCore) ReleasePool(ctx context.Context, id ipam.PoolID) error {
+	return c.asked(ctx, "", "ReleasePool %s", id)
 }
 
-func (c *fakeCore) RequestAddress(id ipam.PoolID, req ipam.Request) (netip.Prefix, error) {
-	err := c.asked(context.Background(), "", "RequestAddress %s %+v", id, req)
+func (c *fakeCore) RequestAddress(ctx context.Context, id ipam.PoolID, req ipam.Request) (netip.Prefix, error) {
+	err := c.asked(ctx, "", "RequestAddress %s %+v", id, req)
 	if id == "full" {
 		err = errors.New("all addresses of 10.0.0.0/30 are in use")
 	}
 	return netip.MustParsePrefix("10.100.0.2/24"), err
 }
 
-func (c *fakeCore) ReleaseAddress(id ipam.PoolID, addr string) error {
-	return c.asked(context.Background(), "", "ReleaseAddress %s %s", id, addr)
+func (c *fakeCore) ReleaseAddress(ctx context.Context, id ipam.PoolID, addr string) error {
+	return c.asked(ctx, "", "ReleaseAddress %s %s", id, addr)
 }
 
 // api is a Server on a fake core, in a sandbox with no other interfaces on a

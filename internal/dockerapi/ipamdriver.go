@@ -10,10 +10,10 @@ import (
 
 // Addresses is what the IPAM driver asks of the core.
 type Addresses interface {
-	RequestPool(pool, subPool string, opts map[string]string, v6 bool) (ipam.Pool, error)
-	ReleasePool(id ipam.PoolID) error
-	RequestAddress(id ipam.PoolID, req ipam.Request) (netip.Prefix, error)
-	ReleaseAddress(id ipam.PoolID, addr string) error
+	RequestPool(ctx context.Context, pool, subPool string, opts map[string]string, v6 bool) (ipam.Pool, error)
+	ReleasePool(ctx context.Context, id ipam.PoolID) error
+	RequestAddress(ctx context.Context, id ipam.PoolID, req ipam.Request) (netip.Prefix, error)
+	ReleaseAddress(ctx context.Context, id ipam.PoolID, addr string) error
 }
 
 // Options of RequestAddress (moby daemon/libnetwork/ipamapi and netlabel).
@@ -66,18 +66,18 @@ func (s *Server) ipamDriver(mux *http.ServeMux) {
 			"GlobalDefaultAddressSpace": ipam.GlobalAddressSpace,
 		}, nil
 	})
-	handle(s, mux, "IpamDriver.RequestPool", func(_ context.Context, r requestPoolRequest) (requestPoolResponse, error) {
-		p, err := s.IPAM.RequestPool(r.Pool, r.SubPool, r.Options, r.V6)
+	handle(s, mux, "IpamDriver.RequestPool", func(ctx context.Context, r requestPoolRequest) (requestPoolResponse, error) {
+		p, err := s.IPAM.RequestPool(ctx, r.Pool, r.SubPool, r.Options, r.V6)
 		if err != nil {
 			return requestPoolResponse{}, err
 		}
 		return requestPoolResponse{PoolID: string(p.ID), Pool: p.Prefix.String(), Data: map[string]string{}}, nil
 	})
-	handle(s, mux, "IpamDriver.ReleasePool", func(_ context.Context, r releasePoolRequest) (empty, error) {
-		return empty{}, s.IPAM.ReleasePool(ipam.PoolID(r.PoolID))
+	handle(s, mux, "IpamDriver.ReleasePool", func(ctx context.Context, r releasePoolRequest) (empty, error) {
+		return empty{}, s.IPAM.ReleasePool(ctx, ipam.PoolID(r.PoolID))
 	})
-	handle(s, mux, "IpamDriver.RequestAddress", func(_ context.Context, r requestAddressRequest) (requestAddressResponse, error) {
-		a, err := s.IPAM.RequestAddress(ipam.PoolID(r.PoolID), ipam.Request{
+	handle(s, mux, "IpamDriver.RequestAddress", func(ctx context.Context, r requestAddressRequest) (requestAddressResponse, error) {
+		a, err := s.IPAM.RequestAddress(ctx, ipam.PoolID(r.PoolID), ipam.Request{
 			Addr:    r.Address,
 			Gateway: r.Options[keyAddressType] == typeGateway,
 			Name:    r.Options[keyEndpointName],
@@ -87,7 +87,7 @@ func (s *Server) ipamDriver(mux *http.ServeMux) {
 		}
 		return requestAddressResponse{Address: a.String(), Data: map[string]string{}}, nil
 	})
-	handle(s, mux, "IpamDriver.ReleaseAddress", func(_ context.Context, r releaseAddressRequest) (empty, error) {
-		return empty{}, s.IPAM.ReleaseAddress(ipam.PoolID(r.PoolID), r.Address)
+	handle(s, mux, "IpamDriver.ReleaseAddress", func(ctx context.Context, r releaseAddressRequest) (empty, error) {
+		return empty{}, s.IPAM.ReleaseAddress(ctx, ipam.PoolID(r.PoolID), r.Address)
 	})
 }

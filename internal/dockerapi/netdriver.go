@@ -61,10 +61,15 @@ type (
 	}
 	joinResponse struct {
 		InterfaceName         interfaceName
-		Gateway               string   `json:",omitempty"`
-		GatewayIPv6           string   `json:",omitempty"`
-		StaticRoutes          []string `json:",omitempty"`
+		Gateway               string        `json:",omitempty"`
+		GatewayIPv6           string        `json:",omitempty"`
+		StaticRoutes          []staticRoute `json:",omitempty"`
 		DisableGatewayService bool
+	}
+	staticRoute struct {
+		Destination string
+		RouteType   int // 0: by NextHop
+		NextHop     string
 	}
 	interfaceName struct {
 		SrcName   string
@@ -249,6 +254,15 @@ func (s *Server) createEndpoint(ctx context.Context, r createEndpointRequest) (c
 		// equal value.
 		resp.Interface.MacAddress = ep.MAC
 	}
+	if len(req.Addrs) == 0 {
+		for _, a := range ep.Addrs { // chosen by the driver
+			if a.Addr().Is4() {
+				resp.Interface.Address = a.String()
+			} else {
+				resp.Interface.AddressIPv6 = a.String()
+			}
+		}
+	}
 	return resp, nil
 }
 
@@ -291,6 +305,9 @@ func (s *Server) join(ctx context.Context, r joinRequest) (joinResponse, error) 
 	}
 	if j.Gateway6.IsValid() {
 		resp.GatewayIPv6 = j.Gateway6.String()
+	}
+	for _, r := range j.Routes {
+		resp.StaticRoutes = append(resp.StaticRoutes, staticRoute{Destination: r.To.String(), NextHop: r.Via.String()})
 	}
 	resp.DisableGatewayService = j.DisableGateway
 	return resp, nil

@@ -86,5 +86,5 @@ func checkOptions(opts map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(opts)) {
 		given = append(given, fmt.Sprintf("%s=%q", key, opts[key]))
 	}
-	return errors.New("unknown --ipam-opt " + strings.Join(given, ", ") + ": no --ipam-opt is known to this version")
+	return errors.New("unknown --ipam-opt " + strings.Join(given, ", ") + ": allowed is " + OptionSwitch)
 }

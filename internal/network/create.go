@@ -39,7 +39,7 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 			return fmt.Errorf("cannot create network: what is left of a try before cannot be removed: %w", err)
 		}
 	}
-	if err := m.fabric.Ready(ctx); err != nil {
+	if err := m.fabric.Ready(ctx, cfg); err != nil {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
 	e, err := m.reserve(req, cfg)
@@ -61,15 +61,15 @@ func (m *Manager) reserve(req CreateRequest, cfg Config) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	others := m.networksLocked()
-	plan, err := m.fabric.Plan(cfg, others)
+	n := Network{
+		ID: req.ID, Config: cfg, Subnets: req.Subnets, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
+		Engine: m.engine(), // that calls, and is followed beside
+	}
+	plan, err := m.fabric.Plan(n, others)
 	if err != nil {
 		return nil, err
 	}
-	n := Network{
-		ID: req.ID, Config: plan.Config, OwnsBridge: plan.OwnsBridge,
-		Subnets: req.Subnets, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
-		Engine: m.engine(), // that calls, and is followed beside
-	}
+	n.Config, n.OwnsBridge = plan.Config, plan.OwnsBridge
 	if err := checkOverlap(n, others); err != nil {
 		return nil, err
 	}
@@ -206,14 +206,14 @@ func (m *Manager) bridgeInUse(n Network) bool {
 // same broadcast domain: hosts there would answer for each other.
 func checkOverlap(n Network, others []Network) error {
 	for _, o := range others {
-		if o.Phase == PhaseDeleting || o.Config.Bridge != n.Config.Bridge || o.Config.VLAN != n.Config.VLAN {
-			continue
+		if o.Phase == PhaseDeleting || o.Config.segment() != n.Config.segment() || n.Config.OVN != nil {
+			continue // a logical switch has one subnet for all its networks
 		}
 		for _, a := range n.Subnets {
 			for _, b := range o.Subnets {
 				if a.Prefix.Overlaps(b.Prefix) {
-					return fmt.Errorf("--subnet %s overlaps %s of %s in the same segment (bridge %s, vlan %s): choose another subnet or vlan",
-						a.Prefix, b.Prefix, o.Title(), n.Config.Bridge, n.Config.VLANText())
+					return fmt.Errorf("--subnet %s overlaps %s of %s in the same segment (%s): choose another subnet or vlan",
+						a.Prefix, b.Prefix, o.Title(), n.Config.segment())
 				}
 			}
 		}

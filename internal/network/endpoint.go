@@ -51,6 +51,11 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err != nil {
 		return Endpoint{}, err
 	}
+	if n.Config.IPAM == IPAMOVN && len(ep.Addrs) == 0 {
+		if err := m.choose(ctx, n, &ep, req.MAC == ""); err != nil {
+			return Endpoint{}, err
+		}
+	}
 	if req.Published > 0 {
 		if err := m.refusePublish(ctx, n); err != nil {
 			return Endpoint{}, err
@@ -73,12 +78,15 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	if err != nil {
 		return Endpoint{}, err
 	}
+	if err := checkAttachment(n, att); err != nil {
+		return Endpoint{}, err
+	}
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
-		VLAN: att.VLAN, MTU: att.MTU, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
+		VLAN: att.VLAN, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
 	}
 	if ep.MAC == "" {
-		ep.MAC = macFor(ep).String()
+		ep.MAC = macFor(n, ep).String()
 		return ep, nil
 	}
 	mac, err := net.ParseMAC(ep.MAC)
@@ -87,6 +95,34 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	}
 	ep.MAC = mac.String()
 	return ep, nil
+}
+
+// choose has the fabric choose the addresses of an endpoint for which Docker booked
+// none. They stay booked for it until it is deleted, or found to be unknown.
+func (m *Manager) choose(ctx context.Context, n Network, ep *Endpoint, deriveMAC bool) error {
+	if err := m.fabric.Ready(ctx, n.Config); err != nil {
+		return err
+	}
+	addrs, err := m.fabric.Choose(ctx, n, *ep)
+	if err != nil {
+		return err
+	}
+	ep.Addrs = addrs
+	if deriveMAC {
+		ep.MAC = macFor(n, *ep).String()
+	}
+	return nil
+}
+
+// checkAttachment refuses what this kind of network cannot do.
+func checkAttachment(n Network, att Attachment) error {
+	switch {
+	case n.Config.OVN != nil && att.VLAN != nil:
+		return fmt.Errorf("driver-opt vlan=%q: containers on a logical switch have no VLAN of their own; leave it out", vlanText(*att.VLAN))
+	case n.Config.OVN == nil && att.PortSecurity != nil && *att.PortSecurity:
+		return errors.New("driver-opt port_security=\"true\": a plain Open vSwitch bridge does not have it yet; allowed is false")
+	}
+	return nil
 }
 
 // enter occupies the segment, stores the endpoint and shows it, or does nothing.
@@ -150,7 +186,14 @@ type Joined struct {
 	Link           string // in dockerd's namespace
 	Gateway        netip.Addr
 	Gateway6       netip.Addr
+	Routes         []Route
 	DisableGateway bool
+}
+
+// Route is one beside the default route.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
 }
 
 // Join makes the endpoint's port and returns when it is proved to work: the
@@ -177,6 +220,8 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	case n.Config.Internal:
 	case n.Config.Gateway == GatewayNone:
 		j.DisableGateway = true
+	case n.routed() && req.Published > 0:
+		j.Routes = routesVia(n, m.fabric.Routes(n))
 	case n.Config.Gateway == GatewayExternal:
 		for _, s := range n.Subnets {
 			if s.Gateway.Is4() {
@@ -187,6 +232,18 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 		}
 	}
 	return j, nil
+}
+
+// routesVia has each destination reached over the gateway of its family.
+func routesVia(n Network, to []netip.Prefix) (routes []Route) {
+	for _, p := range to {
+		for _, s := range n.Subnets {
+			if s.Gateway.IsValid() && s.Gateway.Is4() == p.Addr().Is4() {
+				routes = append(routes, Route{To: p, Via: s.Gateway})
+			}
+		}
+	}
+	return routes
 }
 
 func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinRequest) error {
@@ -206,10 +263,13 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 	if err != nil {
 		return err
 	}
-	if err := m.fabric.Ready(ctx); err != nil {
+	if err := m.fabric.Ready(ctx, e.value().Config); err != nil {
 		return err
 	}
 	if err := m.applyFor(ctx, e, ep.ID); err != nil {
+		return err
+	}
+	if err := m.fabric.Await(ctx, e.value(), ep.ID); err != nil {
 		return err
 	}
 	return m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {

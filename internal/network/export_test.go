@@ -14,3 +14,6 @@ func (m *Manager) Claims() int {
 	}
 	return n
 }
+
+// MACFor is the MAC that an endpoint gets of itself.
+func MACFor(n Network, ep Endpoint) string { return macFor(n, ep).String() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func (f *fakeFabric) linked(host string) bool {
 	return f.links[host] != ""
 }
 
-func (f *fakeFabric) Ready(ctx context.Context) error {
+func (f *fakeFabric) Ready(ctx context.Context, _ Config) error {
 	if !f.isDown() {
 		return ctx.Err()
 	}
@@ -104,7 +105,17 @@ func (f *fakeFabric) CheckBridge(name string) error {
 	return nil
 }
 
-func (f *fakeFabric) Plan(cfg Config, others []Network) (Plan, error) {
+func (f *fakeFabric) Routes(Network) []netip.Prefix { return nil }
+
+func (f *fakeFabric) Choose(context.Context, Network, Endpoint) ([]netip.Prefix, error) {
+	return nil, errors.New("a bridge has no addresses to give")
+}
+
+// Await has nothing to wait for: Apply says all.
+func (f *fakeFabric) Await(ctx context.Context, _ Network, _ EndpointID) error { return ctx.Err() }
+
+func (f *fakeFabric) Plan(n Network, others []Network) (Plan, error) {
+	cfg := n.Config
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plans++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"testing"
 
 	. "github.com/ovs-container-network/ovs-container-network/internal/network"
@@ -55,10 +56,13 @@ func BenchmarkLife(b *testing.B) {
 // still is a switch that is always as it should be.
 type still struct{}
 
-func (still) Ready(context.Context) error { return nil }
-func (still) Plan(cfg Config, _ []Network) (Plan, error) {
-	cfg.Bridge = "br0"
-	return Plan{Config: cfg}, nil
+func (still) Ready(context.Context, Config) error                               { return nil }
+func (still) Routes(Network) []netip.Prefix                                     { return nil }
+func (still) Choose(context.Context, Network, Endpoint) ([]netip.Prefix, error) { return nil, nil }
+func (still) Await(context.Context, Network, EndpointID) error                  { return nil }
+func (still) Plan(n Network, _ []Network) (Plan, error) {
+	n.Config.Bridge = "br0"
+	return Plan{Config: n.Config}, nil
 }
 func (still) CheckBridge(string) error                    { return nil }
 func (still) Apply(context.Context, Network) error        { return nil }

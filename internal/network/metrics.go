@@ -35,6 +35,9 @@ const (
 	ForOVSDB    = "ovsdb"
 	ForVswitchd = "vswitchd"
 	ForDisk     = "disk"
+
+	ForNorthbound = "northbound" // OVN's northbound database
+	ForOVN        = "ovn"        // northd and ovn-controller, until a port is installed
 )
 
 // Stopwatch adds up how long something waited for what is outside this process.

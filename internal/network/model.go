@@ -86,8 +86,9 @@ type Endpoint struct {
 	Network     ID                `json:"network"`
 	MAC         string            `json:"mac"`
 	Addrs       []netip.Prefix    `json:"addrs,omitempty"`
-	VLAN        *uint16           `json:"vlan,omitempty"` // of this attachment only; 0 is untagged
-	MTU         int               `json:"mtu,omitempty"`  // of this attachment only
+	VLAN        *uint16           `json:"vlan,omitempty"`          // of this attachment only; 0 is untagged
+	MTU         int               `json:"mtu,omitempty"`           // of this attachment only
+	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Sandbox     string            `json:"sandbox,omitempty"` // path of the container's network namespace
 	Phase       Phase             `json:"phase"`
@@ -142,6 +143,11 @@ type Port struct {
 	VLAN        uint16 // 0 is untagged
 	MTU         int
 	ExternalIDs map[string]string
+
+	// Logical is the logical switch port that it is, empty on a plain bridge. On
+	// OVN's bridge flows say what reaches a port, not its VLAN.
+	Logical string
+	Secure  bool // it may send only with its own addresses
 }
 
 // External_ids keys that the driver writes itself. A user may not give them.
@@ -155,6 +161,8 @@ const (
 	KeyContainerName = "container_name"
 	KeyAttachedMAC   = "attached-mac" // Open vSwitch's own name for it
 	KeyOffload       = "offload"      // "on": the container leaves checksums to the switch
+	KeyHostID        = "host_id"      // which driver made a row of a database that hosts share
+	KeyHost          = "host"         // the same for a person: the name of its chassis
 
 	// Owner is the value of KeyOwner on every row this driver made.
 	Owner = "ovs-container-network"
@@ -163,7 +171,13 @@ const (
 // Port returns the port that e needs on n. External_ids whose value is not
 // known (yet) are left out, never written empty.
 func (n Network) Port(e Endpoint) Port {
-	p := Port{VLAN: n.Config.VLAN, MTU: n.Config.MTU, ExternalIDs: n.RowIDs()}
+	p := Port{VLAN: n.Config.VLAN, MTU: n.Config.MTU, ExternalIDs: n.RowIDs(), Secure: n.Config.PortSecurity}
+	if n.Config.OVN != nil {
+		p.Logical, _ = e.ID.Links()
+	}
+	if e.Secure != nil {
+		p.Secure = *e.Secure
+	}
 	if e.VLAN != nil {
 		p.VLAN = *e.VLAN
 	}
@@ -204,6 +218,15 @@ func (n Network) Title() string {
 	return "network " + n.ID.Short()
 }
 
+// Logical are the subnets of the logical switch: those that Docker gave, else those
+// that the switch has itself.
+func (n Network) Logical() []Subnet {
+	if len(n.Subnets) == 0 && n.Config.OVN != nil {
+		return n.Config.OVN.Subnets
+	}
+	return n.Subnets
+}
+
 // SortedEndpoints returns the endpoints ordered by id.
 func (n Network) SortedEndpoints() []Endpoint {
 	list := make([]Endpoint, 0, len(n.Endpoints))
@@ -234,14 +257,15 @@ type Waiting struct {
 // Fabric makes networks real. Every method may be called again with the same
 // argument, at any time, and is then harmless.
 type Fabric interface {
-	// Ready waits until the switch can be reached, within the fabric's own
-	// budget: long while it has never been seen since the start, short after.
-	Ready(ctx context.Context) error
+	// Ready waits until what a network of this kind needs can be reached, within
+	// the fabric's own budget: long while it has never been seen since the start,
+	// short after.
+	Ready(ctx context.Context, cfg Config) error
 
-	// Plan completes cfg against what is there: default bridge, automatic VLAN,
-	// ownership. It only reads and never waits. others are all networks known,
-	// those being created included.
-	Plan(cfg Config, others []Network) (Plan, error)
+	// Plan completes the options of n against what is there: default bridge,
+	// automatic VLAN, MTU, ownership. It only reads and never waits. others are all
+	// networks known, those being created included.
+	Plan(n Network, others []Network) (Plan, error)
 
 	// CheckBridge tells what is wrong with the name of a bridge, as Plan would.
 	// It only reads and never waits; what cannot be told is no fault.
@@ -251,6 +275,16 @@ type Fabric interface {
 	// endpoints failed if it is an *ApplyError; any other error means all.
 	// Apply is called for one network by one caller at a time.
 	Apply(ctx context.Context, n Network) error
+
+	// Await waits until the port of an endpoint that Apply made carries traffic. It
+	// is called for many at once.
+	Await(ctx context.Context, n Network, id EndpointID) error
+
+	// Choose books free addresses of n for an endpoint, one of each family.
+	Choose(ctx context.Context, n Network, ep Endpoint) ([]netip.Prefix, error)
+
+	// Routes are what n reaches over a router of the fabric's own. It only reads.
+	Routes(n Network) []netip.Prefix
 
 	// Remove takes away what is left of n: its ports and, when keepBridge is
 	// false and nobody else has a port on it, the bridge it owns.
@@ -315,6 +349,7 @@ func (e *ApplyError) Error() string {
 type Status struct {
 	Health    string                        `json:"health"` // ok, degraded
 	Problems  []Problem                     `json:"problems,omitempty"`
+	Notes     []string                      `json:"notes,omitempty"`    // what is in order and surprises
 	Datapath  string                        `json:"datapath,omitempty"` // system, netdev
 	Endpoints map[EndpointID]EndpointStatus `json:"endpoints,omitempty"`
 }
@@ -334,6 +369,8 @@ type EndpointStatus struct {
 type Problem struct {
 	Cause string   `json:"cause"`
 	Mend  []string `json:"mend,omitempty"` // commands, or what to do
+
+	Logical bool `json:"-"` // of the logical switch, not of the bridge
 }
 
 func (p Problem) String() string { return p.Cause }

@@ -30,10 +30,15 @@ func (id EndpointID) Links() (host, peer string) {
 // macFor derives the MAC of an endpoint that was given none: locally
 // administered, unicast (IEEE 802, the two low bits of the first byte). The same
 // address on the same network always has the same MAC, so that neighbours which
-// remember it reach the container that takes the address over.
-func macFor(ep Endpoint) net.HardwareAddr {
+// remember it reach the container that takes the address over. On a logical switch
+// that holds for all hosts.
+func macFor(n Network, ep Endpoint) net.HardwareAddr {
 	key := string(ep.ID)
-	if len(ep.Addrs) > 0 {
+	switch {
+	case len(ep.Addrs) == 0:
+	case n.Config.OVN != nil:
+		key = "switch " + n.Config.OVN.Switch + " " + ep.Addrs[0].Addr().String()
+	default:
 		key = string(ep.Network) + " " + ep.Addrs[0].Addr().String()
 	}
 	sum := sha256.Sum256([]byte(key))

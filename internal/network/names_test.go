@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -68,6 +69,24 @@ func TestNamesAreStable(t *testing.T) {
 		}
 	})
 	golden(t, "names.txt", b.String())
+}
+
+// On a logical switch an address has the same MAC on all hosts: their networks have
+// other ids.
+func TestMACOnSwitch(t *testing.T) {
+	mac := func(id ID, sw, addr string) string {
+		n := Network{ID: id, Config: Config{OVN: &OVN{Switch: sw}}}
+		return MACFor(n, Endpoint{ID: EndpointID(id), Network: id, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}})
+	}
+	if a, b := mac("n1", "ls1", "10.0.0.2/24"), mac("n2", "ls1", "10.0.0.2/24"); a != b {
+		t.Errorf("the MAC is %s on one host and %s on the other", a, b)
+	}
+	if a, b := mac("n1", "ls1", "10.0.0.2/24"), mac("n1", "ls2", "10.0.0.2/24"); a == b {
+		t.Errorf("the MAC is %s on two switches", a)
+	}
+	if a, b := mac("n1", "ls1", "10.0.0.2/24"), mac("n1", "ls1", "10.0.0.3/24"); a == b {
+		t.Errorf("two addresses have the MAC %s", a)
+	}
 }
 
 // A MAC that nobody gave is locally administered and unicast, and another one

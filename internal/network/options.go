@@ -60,6 +60,9 @@ type Config struct {
 	IPAM        IPAMMode          `json:"ipam"`
 	Gateway     GatewayMode       `json:"gateway_mode"`
 	Internal    bool              `json:"internal,omitempty"`
+
+	OVN          *OVN `json:"ovn,omitempty"` // nil: the network is on a plain bridge
+	PortSecurity bool `json:"port_security,omitempty"`
 }
 
 // Attachment is everything that the options of one container's attachment can
@@ -68,6 +71,8 @@ type Attachment struct {
 	VLAN        *uint16
 	MTU         int // 0: the network's
 	ExternalIDs map[string]string
+
+	PortSecurity *bool // nil: the network's
 }
 
 // option is one key that can be given: what it allows, in words, and how a
@@ -83,7 +88,9 @@ const (
 	allowedIDs  = "k=v,k=v with printable characters, no quotes, and none of the keys that the driver or Open vSwitch uses itself"
 )
 
-var networkOptions = map[string]option[Config]{
+var networkOptions = merged(bridgeOptions, ovnOptions)
+
+var bridgeOptions = map[string]option[Config]{
 	"bridge": {"1 to 15 of the characters A-Z a-z 0-9 . _ - + @, not starting with - or .", func(c *Config, v string) error {
 		c.Bridge = v
 		return checkBridgeName(v)
@@ -110,14 +117,26 @@ var networkOptions = map[string]option[Config]{
 		c.ExternalIDs, err = parseExternalIDs(v)
 		return err
 	}},
-	"ipam": {"docker, static", func(c *Config, v string) error {
+	"port_security": {allowedBool, func(c *Config, v string) (err error) {
+		c.PortSecurity, err = parseBool(v)
+		return err
+	}},
+	"ipam": {"docker, static, ovn", func(c *Config, v string) error {
 		c.IPAM = IPAMMode(strings.ToLower(v))
-		return oneOf(c.IPAM, IPAMDocker, IPAMStatic)
+		return oneOf(c.IPAM, IPAMDocker, IPAMStatic, IPAMOVN)
 	}},
 	"gateway_mode": {"docker, external, none", func(c *Config, v string) error {
 		c.Gateway = GatewayMode(strings.ToLower(v))
 		return oneOf(c.Gateway, GatewayDocker, GatewayExternal, GatewayNone)
 	}},
+}
+
+func merged[T any](tables ...map[string]option[T]) map[string]option[T] {
+	all := make(map[string]option[T])
+	for _, t := range tables {
+		maps.Copy(all, t)
+	}
+	return all
 }
 
 var attachmentOptions = map[string]option[Attachment]{
@@ -137,6 +156,11 @@ var attachmentOptions = map[string]option[Attachment]{
 		a.ExternalIDs, err = parseExternalIDs(v)
 		return err
 	}},
+	"port_security": {allowedBool, func(a *Attachment, v string) error {
+		on, err := parseBool(v)
+		a.PortSecurity = &on
+		return err
+	}},
 }
 
 // NetworkOptions lists the keys of `docker network create --opt`, sorted.
@@ -154,6 +178,8 @@ func (e *OptionsError) Error() string { return strings.Join(e.Faults, "; ") }
 func (e *OptionsError) add(format string, args ...any) {
 	e.Faults = append(e.Faults, fmt.Sprintf(format, args...))
 }
+
+func (e *OptionsError) addAll(faults []string) { e.Faults = append(e.Faults, faults...) }
 
 // orNil returns e if it holds faults.
 func (e *OptionsError) orNil() error {
@@ -189,6 +215,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 	if v6 > 0 && c.MTU >= MinMTU && c.MTU < MinMTU6 {
 		faults.add("option mtu=%q: allowed are %s, and this network has an IPv6 subnet", given["mtu"], allowedMTU)
 	}
+	c.checkOVN(given, internal, subnets, faults)
 	if c.IPAM == IPAMStatic && v4+v6 == 0 {
 		faults.add("option ipam=%q: the network has no subnet to choose addresses from; give --subnet and another IPAM driver than null", given["ipam"])
 	}
@@ -196,7 +223,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 		switch {
 		case internal:
 			faults.add("option gateway_mode=%q: an --internal network has no default route; leave out one of the two", given["gateway_mode"])
-		case v4+v6 == 0 || !gateways:
+		case (v4+v6 == 0 || !gateways) && given["gateway_mode"] != "": // else the router's, of which more is said
 			faults.add("option gateway_mode=%q: the network has no gateway address; give --subnet and --gateway", given["gateway_mode"])
 		}
 	}
@@ -304,7 +331,7 @@ func checkText(v string) error {
 // reservedIDs are external_ids keys with a meaning to this driver, to
 // ovs-vswitchd or to ovn-controller (ovs-vswitchd.conf.db(5), ovn-controller(8)).
 var reservedIDs = []string{
-	KeyOwner, KeyNetworkID, KeyNetworkName, KeyEndpointID, KeyTenantID, KeyContainerID, KeyContainerName, KeyAttachedMAC, KeyOffload,
+	KeyOwner, KeyNetworkID, KeyNetworkName, KeyEndpointID, KeyTenantID, KeyContainerID, KeyContainerName, KeyAttachedMAC, KeyOffload, KeyHostID, KeyHost,
 	"iface-id", "iface-id-ver", "iface-status", "vm-id", "vm-uuid", "xs-vif-uuid", "xs-network-uuid", "xs-vm-uuid",
 	"vif-plugging", "fake-bridge-id",
 }
@@ -364,8 +391,16 @@ func (c Config) completedAs(planned Config) bool {
 	if c.Bridge == "" {
 		c.Bridge = planned.Bridge
 	}
-	if c.VLANMode == VLANAuto {
-		c.VLAN = planned.VLAN
+	if c.VLANMode == VLANAuto || c.OVN != nil && c.VLANMode == VLANNone {
+		c.VLAN, c.VLANMode = planned.VLAN, planned.VLANMode
+	}
+	if c.MTU == 0 {
+		c.MTU = planned.MTU
+	}
+	if c.OVN != nil && planned.OVN != nil {
+		o := *c.OVN
+		o.Subnets = planned.OVN.Subnets
+		c.OVN = &o
 	}
 	return reflect.DeepEqual(c, planned)
 }
@@ -375,6 +410,12 @@ func (c Config) String() string {
 	parts := []string{"bridge=" + c.Bridge, fmt.Sprintf("mtu=%d", c.MTU), "gateway_mode=" + string(c.Gateway), "vlan=" + c.VLANText()}
 	if c.TenantID != "" {
 		parts = append(parts, "tenant_id="+c.TenantID)
+	}
+	if c.OVN != nil {
+		parts = append(parts, "ovn.switch="+c.OVN.Switch)
+		if c.OVN.Router != "" {
+			parts = append(parts, "ovn.router="+c.OVN.Router)
+		}
 	}
 	if c.IPAM != IPAMDocker {
 		parts = append(parts, "ipam="+string(c.IPAM))

@@ -24,6 +24,16 @@ func FuzzParseOptions(f *testing.F) {
 	for _, c := range append(slices.Clone(badValues), badNetworkValues...) {
 		f.Add(c.key, c.value, "vlan", "10", false, true, true)
 	}
+	for _, c := range badOVNValues {
+		f.Add(c.key, c.value, "ovn.switch", "ls", false, true, false)
+	}
+	for key, value := range needSwitch {
+		f.Add(key, value, "ovn.switch", "ls", false, true, true)
+		f.Add(key, value, "ovn.router", "r", true, false, true)
+	}
+	f.Add("ovn.external_address", "198.51.100.10/24,fd00:51::10/64", "ovn.external_gateway", "198.51.100.1,fd00:51::1", false, true, true)
+	f.Add("ipam", "ovn", "ovn.switch", "ls", false, false, false)
+	f.Add("port_security", "TRUE", "ovn.snat", "TRUE", false, false, false)
 	f.Add("bridge", "br-int", "VLAN", "none", true, true, true)
 	f.Add("mtu", "1279", "gateway_mode", "external", false, true, false)
 	f.Add("external_ids", "a=b,c=d", "tenant_id", "blue", false, false, true)
@@ -61,12 +71,15 @@ func FuzzParseOptions(f *testing.F) {
 		default:
 			t.Errorf("accepted mode %q", c.VLANMode)
 		}
-		checkMTU(t, c.MTU, v6)
+		if c.OVN == nil || c.MTU != 0 { // else what the underlay leaves
+			checkMTU(t, c.MTU, v6)
+		}
+		checkSwitch(t, c)
 		checkIDs(t, c.ExternalIDs)
 		if strings.ContainsFunc(c.TenantID, func(r rune) bool { return !unicode.IsPrint(r) }) || len(c.TenantID) > 255 {
 			t.Errorf("accepted tenant %q", c.TenantID)
 		}
-		if c.IPAM != IPAMDocker && c.IPAM != IPAMStatic || c.Internal != internal ||
+		if c.IPAM != IPAMDocker && c.IPAM != IPAMStatic && (c.IPAM != IPAMOVN || c.OVN == nil) || c.Internal != internal ||
 			c.Gateway != GatewayDocker && c.Gateway != GatewayExternal && c.Gateway != GatewayNone ||
 			c.Gateway == GatewayExternal && (internal || len(nets) == 0) {
 			t.Errorf("accepted %+v", c)
@@ -77,11 +90,40 @@ func FuzzParseOptions(f *testing.F) {
 	})
 }
 
+var switchName = regexp.MustCompile(`^[A-Za-z0-9._+@:/-]{1,63}$`)
+
+// checkSwitch fails unless what is said of a logical switch can be made. Two options
+// never make a way out, which needs four.
+func checkSwitch(t *testing.T, c Config) {
+	o := c.OVN
+	if o == nil {
+		if c.PortSecurity {
+			t.Error("accepted port_security on a plain bridge")
+		}
+		return
+	}
+	if !switchName.MatchString(o.Switch) || o.Router != "" && !switchName.MatchString(o.Router) || o.Localnet != "" && !switchName.MatchString(o.Localnet) {
+		t.Errorf("accepted the names %+v", o)
+	}
+	if o.Encap != "" && o.Encap != EncapGeneve && o.Encap != EncapVXLAN {
+		t.Errorf("accepted the encapsulation %q", o.Encap)
+	}
+	if o.External != "" || o.SNAT || len(o.ExternalAddrs)+len(o.ExternalNext)+len(o.GatewayChassis) > 0 {
+		t.Errorf("accepted a way out without all that it needs: %+v", o)
+	}
+	for k, v := range o.DHCPOptions {
+		if strings.ContainsFunc(v, func(r rune) bool { return !unicode.IsPrint(r) || r == '"' }) || k == "" || v == "" {
+			t.Errorf("accepted the DHCP option %q=%q", k, v)
+		}
+	}
+}
+
 func FuzzParseAttachment(f *testing.F) {
 	for _, c := range badValues {
 		f.Add(c.key, c.value, "mtu", "1400", true)
 	}
 	f.Add("vlan", "none", "external_ids", "a=b", false)
+	f.Add("port_security", "False", "Port_Security", "yes", false)
 	f.Add("com.docker.network.endpoint.sysctls", "x", "mtu", "1279", true)
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string, ipv6 bool) {
 		given := map[string]string{key1: value1, key2: value2}
@@ -117,7 +159,7 @@ func checkRefusal(t *testing.T, err error, given map[string]string) {
 		for k, v := range given {
 			named = named || strings.Contains(strings.ToLower(fault), strings.ToLower(k)) && strings.Contains(fault, quoted(v))
 		}
-		if !named || !strings.Contains(fault, "allowed") && !strings.Contains(fault, "given twice") && !strings.Contains(fault, "give") && !strings.Contains(fault, "leave out") {
+		if !named || !strings.Contains(fault, "allowed") && !strings.Contains(fault, "given twice") && !strings.Contains(fault, "give") && !strings.Contains(fault, "leave out") && !strings.Contains(fault, "needs") {
 			t.Errorf("this names no option, or no remedy: %q", fault)
 		}
 	}

@@ -23,7 +23,14 @@ import (
 
 // publishes tells whether ports can be published through n.
 func (n Network) publishes() bool {
-	return !n.Config.Internal && n.Config.Gateway == GatewayDocker
+	return !n.Config.Internal && (n.Config.Gateway == GatewayDocker || n.routed())
+}
+
+// routed tells whether the default route leads to a router of the fabric. A
+// container that publishes ports has Docker's gateway instead, and routes to what
+// the router reaches.
+func (n Network) routed() bool {
+	return n.Config.Gateway == GatewayExternal && n.Config.OVN != nil && n.Config.OVN.Router != ""
 }
 
 // Quiet tells whether there is a network that publishes no ports.

@@ -19,6 +19,10 @@ type Report struct {
 	IPAM     IPAMMode         `json:"ipam"`
 	Tenant   string           `json:"tenant_id,omitempty"`
 	Internal bool             `json:"internal,omitempty"`
+	Switch   string           `json:"switch,omitempty"`   // logical switch
+	Router   string           `json:"router,omitempty"`   // logical router
+	Localnet string           `json:"localnet,omitempty"` // physical network
+	Secure   bool             `json:"port_security,omitempty"`
 	Subnets  []Subnet         `json:"subnets,omitempty"`
 	Phase    Phase            `json:"phase"`
 	Owned    bool             `json:"owns_bridge"`
@@ -39,6 +43,7 @@ type EndpointReport struct {
 	Addrs       []string          `json:"addresses,omitempty"`
 	VLAN        string            `json:"vlan"`
 	MTU         int               `json:"mtu"`
+	Secure      bool              `json:"port_security,omitempty"`
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
 	EndpointStatus
@@ -59,7 +64,10 @@ func (m *Manager) report(n Network) Report {
 		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode,
 		MTU: n.Config.MTU, Gateway: n.Config.Gateway, IPAM: n.Config.IPAM, Tenant: n.Config.TenantID,
 		Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
-		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Ends: []EndpointReport{},
+		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Notes: seen.Notes, Ends: []EndpointReport{},
+	}
+	if o := n.Config.OVN; o != nil {
+		r.Switch, r.Router, r.Localnet, r.Secure = o.Switch, o.Router, o.Localnet, n.Config.PortSecurity
 	}
 	if n.Config.IPAM == IPAMStatic && !n.Enforced {
 		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
@@ -69,7 +77,7 @@ func (m *Manager) report(n Network) Report {
 		p := n.Port(ep)
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
-			VLAN: vlanText(p.VLAN), MTU: p.MTU, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
+			VLAN: vlanText(p.VLAN), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
 			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil

@@ -6,11 +6,25 @@ import (
 	"time"
 )
 
-// segment is one broadcast domain: a VLAN of a bridge. No two endpoints in it
-// may have the same address or MAC, whatever their networks.
+// segment is one broadcast domain: a VLAN of a bridge, or a logical switch. No two
+// endpoints in it may have the same address or MAC, whatever their networks.
 type segment struct {
-	bridge string
-	vlan   uint16
+	bridge, logical string
+	vlan            uint16
+}
+
+func (s segment) String() string {
+	if s.logical != "" {
+		return "logical switch " + s.logical
+	}
+	return fmt.Sprintf("bridge %s, vlan %s", s.bridge, vlanText(s.vlan))
+}
+
+func (c Config) segment() segment {
+	if c.OVN != nil {
+		return segment{logical: c.OVN.Switch}
+	}
+	return segment{bridge: c.Bridge, vlan: c.VLAN}
 }
 
 type holder struct {
@@ -19,7 +33,11 @@ type holder struct {
 }
 
 func segmentOf(n Network, ep Endpoint) segment {
-	return segment{n.Config.Bridge, n.Port(ep).VLAN}
+	s := n.Config.segment()
+	if s.logical == "" {
+		s.vlan = n.Port(ep).VLAN
+	}
+	return s
 }
 
 // claims are the keys that an endpoint occupies in its segment: its addresses
@@ -91,8 +109,8 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 		if isMAC {
 			what = "MAC address"
 		}
-		return nil, fmt.Errorf("%s %v is already used by %s on %s in the same segment (bridge %s, vlan %s)",
-			what, key, oe.Title(), on.Title(), seg.bridge, vlanText(seg.vlan))
+		return nil, fmt.Errorf("%s %v is already used by %s on %s in the same segment (%s)",
+			what, key, oe.Title(), on.Title(), seg)
 	}
 	m.occupyLocked(n, ep)
 	return evicted, nil
@@ -103,7 +121,7 @@ func (m *Manager) occupy(n Network, ep Endpoint) (evicted []EndpointID, err erro
 func (m *Manager) admitLocked(n Network, ep Endpoint, seg segment) error {
 	for id, e := range m.networks {
 		o := e.value()
-		if o.Phase == PhaseDeleting || o.Config.Bridge != seg.bridge || o.Config.VLAN != seg.vlan {
+		if o.Phase == PhaseDeleting || o.Config.segment() != seg {
 			continue
 		}
 		if id != n.ID && ep.VLAN != nil && o.Config.VLANMode == VLANAuto {
@@ -111,7 +129,7 @@ func (m *Manager) admitLocked(n Network, ep Endpoint, seg segment) error {
 		}
 		for _, s := range o.Subnets {
 			if o.Config.Gateway == GatewayExternal && slices.Contains(addrsOf(ep), s.Gateway) {
-				return fmt.Errorf("address %s is the gateway of %s in the same segment (bridge %s, vlan %s)", s.Gateway, o.Title(), seg.bridge, vlanText(seg.vlan))
+				return fmt.Errorf("address %s is the gateway of %s in the same segment (%s)", s.Gateway, o.Title(), seg)
 			}
 		}
 	}

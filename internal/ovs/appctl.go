@@ -31,28 +31,33 @@ func (f *Fabric) Vswitchd(ctx context.Context) error {
 // errNoAppctl tells that there is no control socket to ask.
 var errNoAppctl = errors.New("the database is not on this host")
 
-// appctl has ovs-vswitchd run a command: JSON-RPC 1.0 over a unix socket that is
-// named after its process (ovs-vswitchd(8)).
+// appctl has ovs-vswitchd run a command.
 func (f *Fabric) appctl(ctx context.Context, command string, args ...string) (string, error) {
 	db, local := strings.CutPrefix(f.db.Endpoint(), "unix:")
 	if !local {
 		return "", errNoAppctl
 	}
-	pidFile := filepath.Join(filepath.Dir(db), "ovs-vswitchd.pid")
+	return Appctl(ctx, filepath.Dir(db), "ovs-vswitchd", command, args...)
+}
+
+// Appctl has a daemon whose run directory is dir run a command: JSON-RPC 1.0 over a
+// unix socket that is named after its process (ovs-appctl(8)).
+func Appctl(ctx context.Context, dir, program, command string, args ...string) (string, error) {
+	pidFile := filepath.Join(dir, program+".pid")
 	pid, err := os.ReadFile(pidFile)
 	if err != nil {
-		return "", fmt.Errorf("ovs-vswitchd is not running: %w", err)
+		return "", fmt.Errorf("%s is not running: %w", program, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, appctlTimeout)
 	defer cancel()
 	var d net.Dialer
-	socket := filepath.Join(filepath.Dir(db), "ovs-vswitchd."+strings.TrimSpace(string(pid))+".ctl")
+	socket := filepath.Join(dir, program+"."+strings.TrimSpace(string(pid))+".ctl")
 	conn, err := d.DialContext(ctx, "unix", socket)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("ovs-vswitchd is not running: process %s of %s is gone", strings.TrimSpace(string(pid)), pidFile)
+		return "", fmt.Errorf("%s is not running: process %s of %s is gone", program, strings.TrimSpace(string(pid)), pidFile)
 	case err != nil:
-		return "", fmt.Errorf("cannot ask ovs-vswitchd: %w", err)
+		return "", fmt.Errorf("cannot ask %s: %w", program, err)
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
@@ -62,7 +67,7 @@ func (f *Fabric) appctl(ctx context.Context, command string, args ...string) (st
 		args = []string{}
 	}
 	if err := json.NewEncoder(conn).Encode(map[string]any{"id": 0, "method": command, "params": args}); err != nil {
-		return "", fmt.Errorf("cannot ask ovs-vswitchd: %w", err)
+		return "", fmt.Errorf("cannot ask %s: %w", program, err)
 	}
 	var answer struct {
 		Result string
@@ -71,12 +76,12 @@ func (f *Fabric) appctl(ctx context.Context, command string, args ...string) (st
 	if err := json.NewDecoder(conn).Decode(&answer); err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
-			return "", fmt.Errorf("ovs-vswitchd hangs: process %s takes connections and does not answer", strings.TrimSpace(string(pid)))
+			return "", fmt.Errorf("%s hangs: process %s takes connections and does not answer", program, strings.TrimSpace(string(pid)))
 		}
-		return "", fmt.Errorf("ovs-vswitchd is not running: it ended when it was asked (%w)", err)
+		return "", fmt.Errorf("%s is not running: it ended when it was asked (%w)", program, err)
 	}
 	if answer.Error != nil {
-		return "", fmt.Errorf("ovs-vswitchd refused %s: %v", command, answer.Error)
+		return "", fmt.Errorf("%s refused %s: %v", program, command, answer.Error)
 	}
 	return answer.Result, nil
 }
@@ -85,15 +90,38 @@ func (f *Fabric) appctl(ctx context.Context, command string, args ...string) (st
 // sends through one of our ports. It returns the end of the trace when that is
 // nothing, and an error when it cannot be asked.
 func (f *Fabric) Forwards(ctx context.Context, bridge string, ofport int, mac string) (dropped string, err error) {
-	flow := fmt.Sprintf("in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff,dl_type=0x0806", ofport, mac)
-	trace, err := f.appctl(ctx, "ofproto/trace", bridge, flow)
+	lines, err := f.trace(ctx, bridge, ofport, mac)
 	if err != nil {
 		return "", err
 	}
-	lines := strings.Split(strings.TrimSpace(trace), "\n")
 	last := lines[len(lines)-1]
 	if actions, ok := strings.CutPrefix(last, "Datapath actions: "); !ok || strings.TrimSpace(actions) != "drop" {
 		return "", nil
 	}
 	return strings.Join(lines[max(0, len(lines)-8):], " | "), nil
+}
+
+// Receives is Forwards for the port of a logical switch, which may well drop a
+// broadcast: nobody else may be there, and nothing but true ARP is let through. It
+// asks only whether any flow takes what comes in.
+func (f *Fabric) Receives(ctx context.Context, bridge string, ofport int, mac string) (dropped string, err error) {
+	lines, err := f.trace(ctx, bridge, ofport, mac)
+	if err != nil {
+		return "", err
+	}
+	for i, line := range lines {
+		if rule, first := strings.CutPrefix(strings.TrimSpace(line), "0. "); first {
+			if strings.HasPrefix(rule, "No match") {
+				return strings.Join(lines[max(0, i-2):], " | "), nil
+			}
+			return "", nil
+		}
+	}
+	return "", nil
+}
+
+func (f *Fabric) trace(ctx context.Context, bridge string, ofport int, mac string) (lines []string, err error) {
+	flow := fmt.Sprintf("in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff,dl_type=0x0806", ofport, mac)
+	trace, err := f.appctl(ctx, "ofproto/trace", bridge, flow)
+	return strings.Split(strings.TrimSpace(trace), "\n"), err
 }

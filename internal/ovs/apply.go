@@ -43,7 +43,7 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 	if err != nil {
 		return err
 	}
-	for _, ep := range f.unsettled(n) {
+	for _, ep := range f.settled.Unsettled(n) {
 		f.plan(c, ep)
 	}
 	if len(c.again) > 0 {
@@ -60,7 +60,7 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 	f.step("ports proved", len(c.check))
 	f.removeLinks(c)
 	f.step("links given up", len(c.detach))
-	f.settle(c)
+	f.settled.Settle(n, c.tended, func(id network.EndpointID) bool { return c.errs[id] == nil }, c.events)
 	if len(c.errs) > 0 {
 		return &network.ApplyError{Endpoints: c.errs}
 	}
@@ -76,9 +76,7 @@ func (f *Fabric) begin(ctx context.Context, n network.Network) (*change, error) 
 	if !f.allKnown() {
 		return nil, errNotListed
 	}
-	f.mu.Lock()
-	events := f.events
-	f.mu.Unlock()
+	events := f.settled.Mark()
 	b, v, err := f.ensureBridge(ctx, n)
 	if err != nil {
 		return nil, err
@@ -163,13 +161,13 @@ func (f *Fabric) broken(v ovsdb.View, host string) bool {
 
 // mend notes what differs between an existing port and what it should be.
 func (c *change) mend(ep network.Endpoint, p *port, want network.Port) {
-	if p.Tag == nil || *p.Tag != int(want.VLAN) || deref(p.VLANMode) != access || len(p.Trunks) > 0 {
+	if want.Logical == "" && (p.Tag == nil || *p.Tag != int(want.VLAN) || deref(p.VLANMode) != access || len(p.Trunks) > 0) {
 		c.edits = append(c.edits, setVLAN(p.UUID, want.VLAN))
 	}
 	if !contains(p.ExternalIDs, want.ExternalIDs) {
 		c.minor = append(c.minor, setIDs("Port", p.UUID, want.ExternalIDs))
 	}
-	ids := with(want.ExternalIDs, network.KeyAttachedMAC, ep.MAC)
+	ids := ifaceIDs(want, ep)
 	if i := findIface(c.view, p.Name); i != nil && !contains(i.ExternalIDs, ids) {
 		c.minor = append(c.minor, setIDs("Interface", i.UUID, ids))
 	}
@@ -229,7 +227,7 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 	for _, ep := range c.attach {
 		if c.errs[ep.ID] == nil {
 			host, _ := ep.ID.Links()
-			groups = append(groups, addPort(c.net.Config.Bridge, host, f.port(c, ep), ep.MAC))
+			groups = append(groups, addPort(c.net.Config.Bridge, host, f.port(c, ep), ep))
 			owners = append(owners, ep)
 		}
 	}
@@ -245,7 +243,7 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 	}
 	var target int
 	if len(groups) > 0 {
-		end := f.outside(ctx, network.ForOVSDB)
+		end := f.Outside(ctx, network.ForOVSDB)
 		outcomes := f.db.CommitEach(ctx, groups, reconfigure(c.root))
 		end()
 		for i, out := range outcomes {
@@ -384,7 +382,7 @@ const lingerFor = time.Second
 // taken waits until ovs-vswitchd has taken configuration number target and then
 // for until, if given, a little longer.
 func (f *Fabric) taken(ctx context.Context, target int, until func(ovsdb.View) bool) error {
-	defer f.outside(ctx, network.ForVswitchd)()
+	defer f.Outside(ctx, network.ForVswitchd)()
 	budget, cancel := context.WithTimeout(ctx, f.db.Budget(f.served.Load()))
 	defer cancel()
 	err := f.db.Wait(budget, func(v ovsdb.View) (bool, error) {
@@ -422,38 +420,4 @@ func (f *Fabric) removeLinks(c *change) {
 			c.errs[ep.ID] = network.ErrLingering
 		}
 	}
-}
-
-// settle remembers the endpoints that are in order, unless something happened
-// to them meanwhile.
-func (f *Fabric) settle(c *change) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, ep := range c.tended {
-		if ep.Phase == network.PhaseDeleting || c.errs[ep.ID] != nil {
-			delete(f.settled, ep.ID)
-			if ep.Phase == network.PhaseDeleting {
-				delete(f.touched, ep.ID)
-			}
-			continue
-		}
-		if f.touched[ep.ID] > c.events {
-			continue
-		}
-		delete(f.touched, ep.ID)
-		f.settled[ep.ID] = settled{c.net.Rev, ep.Rev}
-	}
-}
-
-// unsettled returns the endpoints that have to be looked at. All that an Apply
-// costs for the others is this loop.
-func (f *Fabric) unsettled(n network.Network) (list []network.Endpoint) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for id, ep := range n.Endpoints {
-		if ep.Rev == 0 || f.settled[id] != (settled{n.Rev, ep.Rev}) {
-			list = append(list, *ep)
-		}
-	}
-	return list
 }

@@ -58,7 +58,7 @@ func TestVswitchdHangs(t *testing.T) {
 	}
 
 	resume()
-	check(t, r.f.Ready(t.Context()))
+	check(t, r.f.Ready(t.Context(), network.Config{}))
 	n = join(newNet("n1", "br-int", 5), network.PhaseJoined, endpoint(1))
 	n = r.attach(n, endpoint(4))
 	eventually(t, "good health", func() bool { return r.f.Observe(n).Health == healthOK })
@@ -125,7 +125,7 @@ func TestDatabaseWiped(t *testing.T) {
 	end(r.dbd)
 	r.wipe()
 	r.startDB()
-	check(t, r.f.Ready(t.Context()))
+	check(t, r.f.Ready(t.Context(), network.Config{}))
 	eventually(t, "everything is dirty", func() bool { return r.dirty.take("") > 0 })
 	r.apply(mine)
 	r.apply(foreign)

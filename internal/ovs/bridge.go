@@ -2,6 +2,7 @@ package ovs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +22,8 @@ const (
 const keyRestored = "restored-by"
 
 // Plan implements network.Fabric.
-func (f *Fabric) Plan(cfg network.Config, others []network.Network) (network.Plan, error) {
+func (f *Fabric) Plan(n network.Network, others []network.Network) (network.Plan, error) {
+	cfg := n.Config
 	v, err := f.db.View()
 	if err != nil {
 		return network.Plan{}, err
@@ -33,7 +35,7 @@ func (f *Fabric) Plan(cfg network.Config, others []network.Network) (network.Pla
 	integration := integrationBridge(r)
 	if cfg.Bridge == "" {
 		cfg.Bridge = defaultBridge
-		if integration == defaultBridge || ovnHas(findBridge(v, defaultBridge)) {
+		if integration == defaultBridge || ovnHas(v, findBridge(v, defaultBridge)) {
 			cfg.Bridge = fallbackBridge
 		}
 	}
@@ -76,7 +78,7 @@ func (f *Fabric) CheckBridge(name string) error {
 
 // checkBridge refuses OVN's bridge, and a new one whose name is taken.
 func (f *Fabric) checkBridge(v ovsdb.View, r *openVSwitch, name string, b *bridge) error {
-	if name == integrationBridge(r) || ovnHas(b) {
+	if name == integrationBridge(r) || ovnHas(v, b) {
 		return fmt.Errorf("option bridge=%q: this is OVN's integration bridge, which drops what OVN does not know; allowed is any other bridge, such as %s", name, fallbackBridge)
 	}
 	if b == nil {
@@ -110,10 +112,14 @@ func integrationBridge(r *openVSwitch) string {
 }
 
 // ovnHas tells whether ovn-controller has taken a bridge over: it keeps its
-// notes in the bridge's external_ids.
-func ovnHas(b *bridge) bool {
+// notes in the bridge's external_ids. As long as it was told of no database, it
+// makes the bridge all the same, as one that forwards nothing.
+func ovnHas(v ovsdb.View, b *bridge) bool {
 	if b == nil {
 		return false
+	}
+	if deref(b.FailMode) == secure && !ours(b.ExternalIDs) && len(portsOf(v, b)) == 0 {
+		return true
 	}
 	for k := range b.ExternalIDs {
 		if strings.HasPrefix(k, "ovn-") || strings.HasPrefix(k, "ct-zone-") {
@@ -147,7 +153,10 @@ func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, 
 	}
 	b := findBridge(v, n.Config.Bridge)
 	if b != nil && deref(b.DatapathID) != "" || n.Phase == network.PhaseDeleting {
-		return b, v, nil
+		return b, v, f.reclaim(ctx, v, n, b)
+	}
+	if n.Config.OVN != nil {
+		return f.awaitBridge(ctx, n.Config.Bridge)
 	}
 	r := root(v)
 	if r == nil {
@@ -187,6 +196,48 @@ func (f *Fabric) ensureBridge(ctx context.Context, n network.Network) (*bridge, 
 		return nil, v, fmt.Errorf("bridge %s is not ready: ovs-vswitchd could not make it with datapath_type=%q (see ovs-vswitchd.log)", b.Name, b.DatapathType)
 	}
 	return b, v, nil
+}
+
+// OwnBridge is the name of OVN's bridge where a bridge of ours has the usual one.
+const OwnBridge = "br-ovn"
+
+// reclaim puts right a bridge of ours that ovn-controller has taken. It does so as
+// soon as it is installed, before anybody has told it of a database, and the bridge
+// forwards nothing any more. While OVN is not set up, it gets a bridge of its own.
+func (f *Fabric) reclaim(ctx context.Context, v ovsdb.View, n network.Network, b *bridge) error {
+	r := root(v)
+	if r == nil || b == nil || !ours(b.ExternalIDs) || n.Config.OVN != nil || deref(b.FailMode) != secure {
+		return nil
+	}
+	if integrationBridge(r) == b.Name {
+		return fmt.Errorf("OVN was set up to use bridge %s of plain networks, and it forwards nothing any more: give OVN another (ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge=%s)", b.Name, OwnBridge)
+	}
+	ops := []ovsdb.Operation{{Op: "update", Table: "Bridge", Where: uuidIs(b.UUID), Row: ovsdb.Values{"fail_mode": ovsdb.Set{GoSet: []any{}}}}}
+	if r.ExternalIDs["ovn-remote"] == "" && b.Name == defaultBridge {
+		ops = append(ops, ovsdb.Operation{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(r.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "external_ids", Mutator: "insert", Value: stringMap(map[string]string{"ovn-bridge": OwnBridge})},
+		}})
+	}
+	if _, err := f.write(ctx, ops, reconfigure(r)); err != nil {
+		return fmt.Errorf("cannot take bridge %s back from ovn-controller: %w", b.Name, err)
+	}
+	f.log.WarnContext(ctx, "ovn-controller had taken a bridge of plain networks, and has one of its own now", "bridge", b.Name, "ovn_bridge", OwnBridge)
+	return nil
+}
+
+// awaitBridge waits for OVN's bridge, which ovn-controller makes.
+func (f *Fabric) awaitBridge(ctx context.Context, name string) (b *bridge, v ovsdb.View, err error) {
+	defer f.Outside(ctx, network.ForVswitchd)()
+	budget, cancel := context.WithTimeout(ctx, f.db.Budget(f.served.Load()))
+	defer cancel()
+	err = f.db.Wait(budget, func(now ovsdb.View) (bool, error) {
+		v, b = now, findBridge(now, name)
+		return b != nil && deref(b.DatapathID) != "", nil
+	})
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("bridge %s is not there: ovn-controller makes it; does it run? (systemctl status ovn-controller)", name)
+	}
+	return b, v, err
 }
 
 // newBridge inserts the network's bridge, with the mark if it is to be ours. A
@@ -244,7 +295,7 @@ func (f *Fabric) removeBridge(ctx context.Context, name string) error {
 		return err
 	}
 	b, r := findBridge(v, name), root(v)
-	if b == nil || r == nil || !ours(b.ExternalIDs) || ovnHas(b) || len(portsOf(v, b)) > 0 {
+	if b == nil || r == nil || !ours(b.ExternalIDs) || ovnHas(v, b) || len(portsOf(v, b)) > 0 {
 		return nil
 	}
 	f.reapBridge(name) // first: from the commit on its device is nobody's

@@ -145,7 +145,7 @@ func TestRemoveAndMake(t *testing.T) {
 		n := newNet("n1", "br-int", 5)
 		r.apply(n)
 		check(t, r.f.Remove(t.Context(), n, false))
-		check(t, r.f.Ready(t.Context()))
+		check(t, r.f.Ready(t.Context(), network.Config{}))
 		if got := r.planned(config("br-int", network.VLANAuto, 0)); got != "br-int auto 4094 owned=true" {
 			t.Errorf("planned %s", got)
 		}
@@ -173,7 +173,7 @@ func TestRemoveBridgeGuard(t *testing.T) {
 	r.vsctl("del-port", "p9", "--", "del-br", "br-int")
 	r.guard()
 	ep, _ := join(n, network.PhaseJoining, endpoint(1)).Endpoint(endpoint(1).ID)
-	if _, err := r.f.db.Commit(t.Context(), addPort("br-int", "ocn1", n.Port(ep), ep.MAC), nil); err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+	if _, err := r.f.db.Commit(t.Context(), addPort("br-int", "ocn1", n.Port(ep), ep), nil); err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Errorf("got %v", err)
 	}
 }

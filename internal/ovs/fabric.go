@@ -35,6 +35,9 @@ type Fabric struct {
 	served atomic.Bool // ovs-vswitchd was seen taking a change
 	silent atomic.Bool // ovs-vswitchd let the last wait run out
 
+	settled *network.Settled
+	suspect network.Suspects
+
 	known  chan struct{} // closed after the first listing of links
 	reaper chan struct{} // capacity 1: there is something in doomed
 
@@ -42,21 +45,13 @@ type Fabric struct {
 	doomed  map[string]doomed    // links to be removed, by name
 	bridges map[string]time.Time // removed bridges, with the time to look for their device
 	devices map[string]device
-	settled map[network.EndpointID]settled
-	events  uint64                        // number of events so far
-	touched map[network.EndpointID]uint64 // the last event of an endpoint since it was settled
-	suspect map[string]time.Time          // leftovers, with the time they were first seen
-
-	shaken time.Time // when everything was last taken for unsettled by Prune
+	now     func() time.Time // of Prune
+	shaken  time.Time        // when everything was last taken for unsettled by Prune
 }
 
 // device is what is known of one end of our links from link events, of the
 // container's end only while it is in this namespace.
 type device struct{ up, offloaded bool }
-
-// settled remembers that an endpoint was found in order, and of which revision.
-// Every event that concerns the endpoint forgets it.
-type settled struct{ network, endpoint uint64 }
 
 // New makes a Fabric for the database at endpoint (unix:/path). dirty is told
 // of networks whose reality changed, none meaning all; it must be quick.
@@ -68,12 +63,11 @@ func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...ne
 		doomed:  make(map[string]doomed),
 		bridges: make(map[string]time.Time),
 		devices: make(map[string]device),
-		settled: make(map[network.EndpointID]settled),
-		touched: make(map[network.EndpointID]uint64),
-		suspect: make(map[string]time.Time),
+		settled: network.NewSettled(),
+		now:     time.Now,
 	}
 	db, err := ovsdb.New(ovsdb.Config{
-		Endpoint: endpoint, Database: "Open_vSwitch", Tables: tables(), Log: log,
+		Remote: ovsdb.At(endpoint), Database: "Open_vSwitch", Tables: tables(), Log: log,
 		Changed: f.rowChanged, Synced: f.synced,
 	})
 	f.db = db
@@ -99,8 +93,8 @@ func (f *Fabric) Run(ctx context.Context) error {
 // Measure has waits counted from now on. It is called before Run.
 func (f *Fabric) Measure(m *network.Metrics) { f.metrics = m }
 
-// outside is network.Outside for a wait that is counted.
-func (f *Fabric) outside(ctx context.Context, what string) (end func()) {
+// Outside is network.Outside for a wait that is counted.
+func (f *Fabric) Outside(ctx context.Context, what string) (end func()) {
 	stop, start := network.Outside(ctx), time.Now()
 	return func() {
 		stop()
@@ -112,7 +106,7 @@ func (f *Fabric) outside(ctx context.Context, what string) (end func()) {
 
 // write makes a change in the database; see ovsdb.DB.Commit.
 func (f *Fabric) write(ctx context.Context, ops []ovsdb.Operation, seal *ovsdb.Seal) ([]ovsdb.Result, error) {
-	defer f.outside(ctx, network.ForOVSDB)()
+	defer f.Outside(ctx, network.ForOVSDB)()
 	return f.db.Commit(ctx, ops, seal)
 }
 
@@ -133,7 +127,7 @@ func (f *Fabric) Version() string {
 }
 
 // Ready implements network.Fabric: the database answers and is initialised.
-func (f *Fabric) Ready(ctx context.Context) error {
+func (f *Fabric) Ready(ctx context.Context, _ network.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, f.db.Budget(f.rooted.Load()))
 	defer cancel()
 	end := network.Outside(ctx)
@@ -201,20 +195,8 @@ func (f *Fabric) step(what string, n int) {
 
 // synced has everything looked at anew.
 func (f *Fabric) synced() {
-	f.unsettle()
+	f.settled.Clear()
 	f.dirty()
-}
-
-// unsettle forgets what was found in order, so that the next Apply looks at
-// every endpoint.
-func (f *Fabric) unsettle() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.events++
-	for id := range f.settled {
-		f.touched[id] = f.events
-	}
-	clear(f.settled)
 }
 
 // rowChanged turns changes of rows into repairs.
@@ -231,15 +213,18 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 		f.touch(o.ExternalIDs)
 	case *iface:
 		n, _ := row.(*iface)
-		if n == nil || deref(n.OFPort) < 0 || deref(n.Error) != deref(o.Error) || n.Type != o.Type || !maps.Equal(n.ExternalIDs, o.ExternalIDs) {
+		if n == nil || deref(n.OFPort) < 0 || deref(n.Error) != deref(o.Error) || n.Type != o.Type || !sameIDs(n.ExternalIDs, o.ExternalIDs) {
 			f.touch(o.ExternalIDs)
 		}
 	case *bridge:
 		n, _ := row.(*bridge)
 		if n == nil {
-			f.unsettle()
+			f.settled.Clear()
 			f.dirty()
 			return
+		}
+		if deref(n.FailMode) != deref(o.FailMode) {
+			f.dirty()
 		}
 		if len(n.Ports) >= len(o.Ports) && slices.Equal(n.Ports[:len(o.Ports)], o.Ports) {
 			return // ports were only added
@@ -279,12 +264,7 @@ func (f *Fabric) touch(ids map[string]string) {
 	if !ours(ids) {
 		return
 	}
-	id := network.EndpointID(ids[network.KeyEndpointID])
-	f.mu.Lock()
-	f.events++
-	f.touched[id] = f.events
-	delete(f.settled, id)
-	f.mu.Unlock()
+	f.settled.Touch(network.EndpointID(ids[network.KeyEndpointID]))
 	f.dirty(network.ID(ids[network.KeyNetworkID]))
 }
 

@@ -181,15 +181,15 @@ func TestReady(t *testing.T) {
 	r.startFabric()
 	r.run("ovsdb-client", "transact", "unix:"+r.sock, `["Open_vSwitch",{"op":"delete","table":"Open_vSwitch","where":[]}]`)
 	eventually(t, "the empty database", func() bool { return root(r.view()) == nil })
-	if err := r.f.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "is empty: Open vSwitch has not been started") {
+	if err := r.f.Ready(t.Context(), network.Config{}); err == nil || !strings.Contains(err.Error(), "is empty: Open vSwitch has not been started") {
 		t.Errorf("empty: %v", err)
 	}
 	end(r.dbd)
 	eventually(t, "the loss", func() bool { connected, _, _ := r.f.State(); return !connected })
-	if err := r.f.Ready(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "cannot reach database Open_vSwitch at "+r.wire.endpoint()) {
+	if err := r.f.Ready(t.Context(), network.Config{}); err == nil || !strings.HasPrefix(err.Error(), "cannot reach database Open_vSwitch at "+r.wire.endpoint()) {
 		t.Errorf("away: %v", err)
 	}
 	r.wipe()
 	r.startDB()
-	check(t, r.f.Ready(t.Context()))
+	check(t, r.f.Ready(t.Context(), network.Config{}))
 }

@@ -76,22 +76,36 @@ func delBridge(root *openVSwitch, b *bridge) []ovsdb.Operation {
 	}
 }
 
-// addPort inserts an access port for a device on a bridge, if that bridge is
-// still there: without the guard the rows would vanish and all seem well.
-func addPort(bridgeName, device string, p network.Port, mac string) []ovsdb.Operation {
+// addPort inserts a port for a device on a bridge, if that bridge is still there:
+// without the guard the rows would vanish and all seem well.
+func addPort(bridgeName, device string, p network.Port, ep network.Endpoint) []ovsdb.Operation {
+	row := ovsdb.Values{
+		"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device}, "external_ids": stringMap(p.ExternalIDs),
+	}
+	if p.Logical == "" {
+		row["tag"], row["vlan_mode"] = int(p.VLAN), access
+	}
 	return []ovsdb.Operation{
 		unchanged("Bridge", nameIs(bridgeName), ovsdb.Values{"name": bridgeName}),
 		{Op: "insert", Table: "Interface", UUIDName: "if" + device, Row: ovsdb.Values{
-			"name": device, "external_ids": stringMap(with(p.ExternalIDs, network.KeyAttachedMAC, mac)),
+			"name": device, "external_ids": stringMap(ifaceIDs(p, ep)),
 		}},
-		{Op: "insert", Table: "Port", UUIDName: "port" + device, Row: ovsdb.Values{
-			"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device},
-			"tag": int(p.VLAN), "vlan_mode": access, "external_ids": stringMap(p.ExternalIDs),
-		}},
+		{Op: "insert", Table: "Port", UUIDName: "port" + device, Row: row},
 		{Op: "mutate", Table: "Bridge", Where: nameIs(bridgeName), Mutations: []ovsdb.Mutation{
 			{Column: "ports", Mutator: "insert", Value: uuids("port" + device)},
 		}},
 	}
+}
+
+// ifaceIDs are the external_ids of a port's Interface. By iface-id OVN knows its
+// logical switch port, by iface-id-ver that it is this endpoint and no other
+// (ovn-architecture(7), ovn-nb(5)).
+func ifaceIDs(p network.Port, ep network.Endpoint) map[string]string {
+	ids := with(p.ExternalIDs, network.KeyAttachedMAC, ep.MAC)
+	if p.Logical != "" {
+		ids["iface-id"], ids["iface-id-ver"] = p.Logical, string(ep.ID)
+	}
+	return ids
 }
 
 // delPort takes a port off its bridge; its rows go with the last reference.

@@ -17,7 +17,7 @@ func config(bridge string, mode network.VLANMode, vlan uint16) network.Config {
 
 // planned is what Plan made of cfg, in words.
 func (r *rig) planned(cfg network.Config, others ...network.Network) string {
-	p, err := r.f.Plan(cfg, others)
+	p, err := r.f.Plan(network.Network{Config: cfg}, others)
 	if err != nil {
 		return err.Error()
 	}

@@ -11,24 +11,6 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
 )
 
-// leftoverGrace is how long something must look like a leftover before it is
-// removed: never on the strength of one look.
-const leftoverGrace = 30 * time.Second
-
-// Leftover is something with this driver's mark that belongs to nothing.
-type Leftover struct {
-	Kind string // port, link, bridge, chain
-	Name string
-	Why  string
-
-	remove func(context.Context) error
-}
-
-// Remove takes it away. What is gone already is a success.
-func (l Leftover) Remove(ctx context.Context) error { return l.remove(ctx) }
-
-func (l Leftover) String() string { return l.Kind + " " + l.Name }
-
 // Prune implements network.Fabric.
 func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(network.ID, network.EndpointID) bool) (again bool, err error) {
 	f.unsettleAll()
@@ -39,10 +21,10 @@ func (f *Fabric) Prune(ctx context.Context, keep []network.Network, spare func(n
 	if err != nil {
 		return false, err
 	}
-	ripe := f.ripe(found)
+	ripe := f.suspect.Ripe(found, f.now())
 	for _, l := range ripe {
 		f.log.Info("removing a leftover", "kind", l.Kind, "name", l.Name, "why", l.Why)
-		if err := l.remove(ctx); err != nil {
+		if err := l.Remove(ctx); err != nil {
 			f.log.Warn("cannot remove a leftover", "kind", l.Kind, "name", l.Name, "err", err)
 		}
 	}
@@ -61,14 +43,14 @@ func (f *Fabric) unsettleAll() {
 	}
 	f.mu.Unlock()
 	if due {
-		f.unsettle()
+		f.settled.Clear()
 	}
 }
 
 // Leftovers lists what carries this driver's mark and belongs to nothing in keep,
 // as seen now; see Prune for spare. What a running container still uses is not
 // listed.
-func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, network.EndpointID) bool) ([]Leftover, error) {
+func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, network.EndpointID) bool) ([]network.Leftover, error) {
 	v, err := f.db.View()
 	if err != nil {
 		return nil, err
@@ -96,7 +78,10 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 	for _, l := range all {
 		here[l.Name] = true
 	}
-	var found []Leftover
+	var found []network.Leftover
+	leftover := func(kind, name, why string, remove func(context.Context) error) {
+		found = append(found, network.Leftover{Kind: kind, Name: name, Why: why, Remove: remove, Sure: kind == "chain"})
+	}
 	stale := make(map[string]bool) // ports by UUID
 	for _, p := range ovsdb.All[*port](v) {
 		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
@@ -105,11 +90,11 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 		}
 		if b := bridgeOf(v, p.UUID); b != nil {
 			stale[p.UUID] = true
-			found = append(found, Leftover{"port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
+			leftover("port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
 				func(ctx context.Context) error {
 					_, err := f.write(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
 					return err
-				}})
+				})
 		}
 	}
 	for _, l := range all {
@@ -118,32 +103,41 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 		if !marked || wanted[l.Name] || spare("", id) || f.inUse(id, here) {
 			continue
 		}
-		found = append(found, Leftover{"link", l.Name, fmt.Sprintf("of an endpoint %s that is not known", id.Short()),
-			func(context.Context) error { return f.links.Delete(l.Name, l.Alias) }})
+		leftover("link", l.Name, fmt.Sprintf("of an endpoint %s that is not known", id.Short()),
+			func(context.Context) error { return f.links.Delete(l.Name, l.Alias) })
 	}
 	for _, b := range ovsdb.All[*bridge](v) {
 		kept := slices.ContainsFunc(portsOf(v, b), func(p *port) bool { return !stale[p.UUID] })
 		if ours(b.ExternalIDs) && !bridges[b.Name] && !spare("", "") && !kept {
-			found = append(found, Leftover{"bridge", b.Name, "made by this driver, of no network that is known",
-				func(ctx context.Context) error { return f.removeBridge(ctx, b.Name) }})
+			leftover("bridge", b.Name, "made by this driver, of no network that is known",
+				func(ctx context.Context) error { return f.removeBridge(ctx, b.Name) })
 		}
 	}
 	for host := range shields {
 		if !here[host] {
-			found = append(found, Leftover{"chain", host, "in the nftables table " + network.Owner + ", of a link that is gone",
+			leftover("chain", host, "in the nftables table "+network.Owner+", of a link that is gone",
 				func(context.Context) error {
 					return f.links.PruneShields(func(h string) bool { return h != host })
-				}})
+				})
 		}
 	}
 	// A bridge goes after its ports.
-	slices.SortFunc(found, func(a, b Leftover) int {
+	slices.SortFunc(found, func(a, b network.Leftover) int {
 		if a.Kind == "bridge" != (b.Kind == "bridge") {
 			return map[bool]int{true: 1, false: -1}[a.Kind == "bridge"]
 		}
 		return strings.Compare(a.String(), b.String())
 	})
 	return found, nil
+}
+
+// InUse tells whether a container may still use the endpoint's link, as far as link
+// events told.
+func (f *Fabric) InUse(id network.EndpointID) bool {
+	host, peer := id.Links()
+	_, linked := f.deviceOf(host)
+	_, home := f.deviceOf(peer)
+	return linked && !home
 }
 
 // inUse tells whether a container may still use the endpoint's link: the host
@@ -153,32 +147,6 @@ func (f *Fabric) inUse(id network.EndpointID, here map[string]bool) bool {
 	return here[host] && !here[peer]
 }
 
-// ripe notes what looks like a leftover now, and returns those that did at every
-// look for long enough. Of a chain one look tells enough.
-func (f *Fabric) ripe(found []Leftover) (ripe []Leftover) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := time.Now()
-	next := make(map[string]time.Time, len(found))
-	for _, l := range found {
-		since, known := f.suspect[l.String()]
-		if !known {
-			since = now
-		}
-		next[l.String()] = since
-		if known && now.Sub(since) >= leftoverGrace || l.Kind == "chain" {
-			ripe = append(ripe, l)
-		}
-	}
-	f.suspect = next
-	return ripe
-}
-
 // Suspected tells since when a leftover has looked like one at every look of
 // Prune; false when the last one did not see it.
-func (f *Fabric) Suspected(l Leftover) (since time.Time, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	since, ok = f.suspect[l.String()]
-	return since, ok
-}
+func (f *Fabric) Suspected(l network.Leftover) (since time.Time, ok bool) { return f.suspect.Since(l) }

@@ -13,14 +13,11 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
-// prune is one look for leftovers when all suspects are so old.
+// prune is one look for leftovers, so long after the last one.
 func (r *rig) prune(age time.Duration, keep []network.Network, spare ...string) {
 	r.t.Helper()
-	r.f.mu.Lock()
-	for what := range r.f.suspect {
-		r.f.suspect[what] = time.Now().Add(-age)
-	}
-	r.f.mu.Unlock()
+	now := r.f.now().Add(age)
+	r.f.now = func() time.Time { return now }
 	_, err := r.f.Prune(r.t.Context(), keep, func(n network.ID, ep network.EndpointID) bool {
 		return slices.Contains(spare, string(n)+"/"+string(ep))
 	})
@@ -61,19 +58,19 @@ func TestPrune(t *testing.T) {
 	keep := []network.Network{join(n, network.PhaseJoined, kept), probe()}
 	all := "bridge br-int, bridge br2, link ocn000000000001, link ocn000000000002, link ocn000000000003, " +
 		"port ocn000000000001, port ocn000000000002, port ocn000000000003"
-	for _, age := range []time.Duration{0, 0, leftoverGrace - 10*time.Second} {
+	for _, age := range []time.Duration{0, 0, network.LeftoverGrace - 10*time.Second} {
 		r.prune(age, keep)
 		if diff := cmp.Diff(all, r.leftovers()); diff != "" {
 			t.Fatalf("after %v: %s", age, diff)
 		}
 	}
-	r.prune(leftoverGrace, keep) // ports and links, and then the bridge, which is empty by now
+	r.prune(network.LeftoverGrace, keep) // ports and links, and then the bridge, which is empty by now
 	if diff := cmp.Diff("bridge br-int, link ocn000000000001, port ocn000000000001", r.leftovers()); diff != "" {
 		t.Error(diff)
 	}
 	r.prune(0, keep)
-	if len(r.f.suspect) != 0 {
-		t.Errorf("suspects: %v", r.f.suspect)
+	if _, suspected := r.f.Suspected(network.Leftover{Kind: "port", Name: "ocn000000000002"}); suspected {
+		t.Error("what is gone is still suspected")
 	}
 	r.unchangedBy(keep[0])
 }
@@ -87,7 +84,7 @@ func TestPruneAcquitted(t *testing.T) {
 	without := []network.Network{n, kept[1]}
 	r.prune(0, without)
 	r.prune(0, kept)
-	r.prune(leftoverGrace, without)
+	r.prune(network.LeftoverGrace, without)
 	if diff := cmp.Diff(before, r.leftovers()); diff != "" {
 		t.Error(diff)
 	}
@@ -116,7 +113,7 @@ func TestPruneSpares(t *testing.T) {
 			}
 			keep := []network.Network{probe()}
 			for range 4 {
-				r.prune(leftoverGrace, keep, c.spare...)
+				r.prune(network.LeftoverGrace, keep, c.spare...)
 			}
 			if diff := cmp.Diff(c.want, r.leftovers()); diff != "" {
 				t.Error(diff)
@@ -137,7 +134,7 @@ func TestPruneForeign(t *testing.T) {
 	r.link("ocn00000000bbbb", func(l netlink.Link) error { return netlink.LinkSetAlias(l, "mine") })
 	r.guard()
 	for range 4 {
-		r.prune(leftoverGrace, []network.Network{probe()})
+		r.prune(network.LeftoverGrace, []network.Network{probe()})
 	}
 	for _, name := range []string{"ocn00000000aaaa", "ocn00000000bbbb", "oc-00000000bbbb", "br9", "p9", "br-int"} {
 		if _, ok, err := r.k.Get(name); !ok || err != nil {
@@ -171,7 +168,7 @@ func TestPruneMany(t *testing.T) {
 		keep[0] = keep[0].WithoutEndpoint(ep.ID)
 	}
 	r.prune(0, keep)
-	r.prune(leftoverGrace, keep)
+	r.prune(network.LeftoverGrace, keep)
 	slices.Sort(want)
 	if diff := cmp.Diff("bridge br-int, "+strings.Join(want, ", "), r.leftovers()); diff != "" {
 		t.Error(diff)

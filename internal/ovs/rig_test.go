@@ -195,7 +195,7 @@ func (r *rig) startFabric() {
 	r.stop = sync.OnceFunc(func() { cancel(); wg.Wait(); r.k.Close() })
 	r.t.Cleanup(r.stop)
 	await(r.t, "the watch of links", watching)
-	check(r.t, f.Ready(r.t.Context()))
+	check(r.t, f.Ready(r.t.Context(), network.Config{}))
 }
 
 // apply is a successful Apply.

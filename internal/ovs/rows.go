@@ -30,6 +30,7 @@ type (
 		Ports        []string          `ovsdb:"ports"`
 		DatapathType string            `ovsdb:"datapath_type"`
 		DatapathID   *string           `ovsdb:"datapath_id"` // set once the bridge really exists
+		FailMode     *string           `ovsdb:"fail_mode"`
 		ExternalIDs  map[string]string `ovsdb:"external_ids"`
 	}
 	port struct {
@@ -49,22 +50,31 @@ type (
 		Error       *string           `ovsdb:"error"`
 		ExternalIDs map[string]string `ovsdb:"external_ids"`
 	}
+	ssl struct {
+		UUID        string `ovsdb:"_uuid"`
+		PrivateKey  string `ovsdb:"private_key"`
+		Certificate string `ovsdb:"certificate"`
+		CACert      string `ovsdb:"ca_cert"`
+	}
 )
 
 func (*openVSwitch) Table() string { return "Open_vSwitch" }
 func (*bridge) Table() string      { return "Bridge" }
 func (*port) Table() string        { return "Port" }
 func (*iface) Table() string       { return "Interface" }
+func (*ssl) Table() string         { return "SSL" }
 
 func (r *openVSwitch) CloneModel() model.Model { c := r.clone(); return &c }
 func (r *bridge) CloneModel() model.Model      { c := r.clone(); return &c }
 func (r *port) CloneModel() model.Model        { c := r.clone(); return &c }
 func (r *iface) CloneModel() model.Model       { c := r.clone(); return &c }
+func (r *ssl) CloneModel() model.Model         { c := *r; return &c }
 
 func (r *openVSwitch) CloneModelInto(m model.Model) { *m.(*openVSwitch) = r.clone() }
 func (r *bridge) CloneModelInto(m model.Model)      { *m.(*bridge) = r.clone() }
 func (r *port) CloneModelInto(m model.Model)        { *m.(*port) = r.clone() }
 func (r *iface) CloneModelInto(m model.Model)       { *m.(*iface) = r.clone() }
+func (r *ssl) CloneModelInto(m model.Model)         { *m.(*ssl) = *r }
 
 func (r openVSwitch) clone() openVSwitch {
 	r.Bridges, r.DatapathTypes = slices.Clone(r.Bridges), slices.Clone(r.DatapathTypes)
@@ -74,6 +84,7 @@ func (r openVSwitch) clone() openVSwitch {
 
 func (r bridge) clone() bridge {
 	r.Ports, r.DatapathID, r.ExternalIDs = slices.Clone(r.Ports), clonePointer(r.DatapathID), maps.Clone(r.ExternalIDs)
+	r.FailMode = clonePointer(r.FailMode)
 	return r
 }
 
@@ -97,12 +108,13 @@ func clonePointer[T any](p *T) *T {
 }
 
 func tables() []ovsdb.Table {
-	o, b, p, i := &openVSwitch{}, &bridge{}, &port{}, &iface{}
+	o, b, p, i, s := &openVSwitch{}, &bridge{}, &port{}, &iface{}, &ssl{}
 	return []ovsdb.Table{
 		{Row: o, Fields: []any{&o.Bridges, &o.CurCfg, &o.NextCfg, &o.DatapathTypes, &o.Version, &o.OtherConfig, &o.ExternalIDs}},
-		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.ExternalIDs}},
+		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.FailMode, &b.ExternalIDs}},
 		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.ExternalIDs}},
 		{Row: i, Fields: []any{&i.Name, &i.Type, &i.OFPort, &i.Error, &i.ExternalIDs}},
+		{Row: s, Fields: []any{&s.PrivateKey, &s.Certificate, &s.CACert}},
 	}
 }
 
@@ -115,6 +127,10 @@ const (
 	system = "system"
 	netdev = "netdev"
 )
+
+// secure is the fail mode of a bridge that forwards nothing by itself
+// (ovs-vswitchd.conf.db(5), Bridge.fail_mode). ovn-controller sets it.
+const secure = "secure"
 
 // ours tells whether this driver made the row.
 func ours(ids map[string]string) bool { return ids[network.KeyOwner] == network.Owner }

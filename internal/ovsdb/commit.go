@@ -67,6 +67,19 @@ func (db *DB) Commit(ctx context.Context, ops []Operation, seal *Seal) (sealed [
 	return out.Sealed, out.Err
 }
 
+// Select reads rows that the cache does not have. It does not wait for writes that
+// are under way.
+func (db *DB) Select(ctx context.Context, table string, where []Condition, columns ...string) ([]Values, error) {
+	if where == nil {
+		where = []Condition{}
+	}
+	results, err := db.transact(ctx, []Operation{{Op: "select", Table: table, Where: where, Columns: columns}})
+	if err != nil {
+		return nil, err
+	}
+	return results[0].Rows, nil
+}
+
 // Outcome is what became of one group of operations.
 type Outcome struct {
 	Sealed []Result
@@ -191,7 +204,7 @@ func (db *DB) valid(batch []*group) []*group {
 			valid = append(valid, g)
 			continue
 		}
-		g.result <- Outcome{Err: fmt.Errorf("database %s at %s lacks a table or column of the change: its version is too old", db.cfg.Database, db.cfg.Endpoint)}
+		g.result <- Outcome{Err: fmt.Errorf("database %s at %s lacks a table or column of the change: its version is too old", db.cfg.Database, c.endpoint)}
 	}
 	return valid
 }
@@ -243,9 +256,16 @@ func (db *DB) transact(ctx context.Context, ops []Operation) ([]Result, error) {
 			// Those behind this one would wait as long in vain.
 			db.drop(c, errors.New("the server does not answer"))
 			c.client.Close()
+			return nil, fmt.Errorf("database %s at %s does not answer within %v%s", db.cfg.Database, c.endpoint, transactTimeout, c.doubt)
 		}
-		return nil, fmt.Errorf("transaction with %s failed: %w", db.cfg.Endpoint, err)
+		return nil, fmt.Errorf("transaction with database %s at %s failed: %w", db.cfg.Database, c.endpoint, err)
 	}
+	return verdict(c.endpoint, ops, results)
+}
+
+// verdict returns the results of a transaction, or the server's refusal with the
+// results up to that.
+func verdict(endpoint string, ops []Operation, results []Result) ([]Result, error) {
 	for i, r := range results {
 		if r.Error == "" {
 			continue
@@ -257,7 +277,7 @@ func (db *DB) transact(ctx context.Context, ops []Operation) ([]Result, error) {
 		return results[:i+1], refused
 	}
 	if len(results) < len(ops) {
-		return nil, fmt.Errorf("%s answered %d of %d operations", db.cfg.Endpoint, len(results), len(ops))
+		return nil, fmt.Errorf("%s answered %d of %d operations", endpoint, len(results), len(ops))
 	}
 	return results, nil
 }

@@ -2,6 +2,7 @@ package ovsdb
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,7 +21,9 @@ import (
 // Times of a connection.
 const (
 	connectTimeout = 5 * time.Second
+	memberTimeout  = 2 * time.Second // of a member of a cluster, before the next is tried
 	retryAfter     = 250 * time.Millisecond
+	watchEvery     = time.Second
 	echoEvery      = 15 * time.Second
 	echoTimeout    = 5 * time.Second
 
@@ -39,6 +42,14 @@ const (
 type Table struct {
 	Row    Row
 	Fields []any
+	Only   []Match // the rows wanted, those of any of these; none is all
+}
+
+// Match selects the rows whose column, by a pointer to its field of Table.Row, is
+// Value or, if that is a map, holds it.
+type Match struct {
+	Field any
+	Value any
 }
 
 // Row is a row type: a pointer to a struct with ovsdb tags and a UUID.
@@ -49,8 +60,9 @@ type Row interface {
 
 // Config says what to connect to and what to watch.
 type Config struct {
-	Endpoint string // unix:/path or tcp:host:port
-	Database string // such as Open_vSwitch
+	Remote   func() (Remote, error) // asked before every try
+	OnDemand bool                   // nothing happens before Start
+	Database string                 // such as Open_vSwitch
 	Tables   []Table
 	Log      *slog.Logger
 
@@ -61,6 +73,20 @@ type Config struct {
 	Synced func()
 }
 
+// Remote says where a database is.
+type Remote struct {
+	// Endpoints are unix:/path, tcp:host:port or ssl:host:port. More than one are
+	// the members of a cluster (ovsdb(7)), of which only the leader is used: what
+	// the others know may be old.
+	Endpoints []string
+	TLS       *tls.Config // for ssl:
+}
+
+// At is a Remote of one place that never changes.
+func At(endpoint string) func() (Remote, error) {
+	return func() (Remote, error) { return Remote{Endpoints: []string{endpoint}}, nil }
+}
+
 // DB is the connection. All methods may be called at any time by anybody.
 type DB struct {
 	cfg   Config
@@ -68,6 +94,8 @@ type DB struct {
 	start time.Time
 	queue chan []*group
 
+	wanted  chan struct{} // closed when the connection is wanted
+	want    func()
 	stopped chan struct{} // closed when Run has ended
 
 	transactions atomic.Uint64
@@ -77,13 +105,16 @@ type DB struct {
 	seen    bool       // was connected once
 	since   time.Time  // of being connected, or of not being
 	lastErr error
+	place   string        // the endpoint or endpoints last tried
 	changed chan struct{} // closed and replaced at every change
 }
 
 // conn is one client with its cache. It is never used again once lost.
 type conn struct {
-	client client.Client
-	cache  *cache.TableCache
+	client   client.Client
+	cache    *cache.TableCache
+	endpoint string
+	doubt    string // why it may not answer
 }
 
 // New makes a DB. Nothing happens before Run.
@@ -97,13 +128,26 @@ func New(cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("row types of %s: %w", cfg.Database, err)
 	}
 	now := time.Now()
-	return &DB{
+	db := &DB{
 		cfg: cfg, model: m, start: now, since: now,
 		queue:   make(chan []*group, 1024),
+		wanted:  make(chan struct{}),
 		stopped: make(chan struct{}),
 		changed: make(chan struct{}),
-	}, nil
+	}
+	if r, err := cfg.Remote(); err == nil {
+		db.place = strings.Join(r.Endpoints, ",")
+	}
+	db.want = sync.OnceFunc(func() { close(db.wanted) })
+	if !cfg.OnDemand {
+		db.want()
+	}
+	return db, nil
 }
+
+// Start has a database that is connected on demand connected from now on. Twice
+// is harmless.
+func (db *DB) Start() { db.want() }
 
 // Run keeps the connection until ctx ends. It is called once.
 func (db *DB) Run(ctx context.Context) error {
@@ -111,6 +155,11 @@ func (db *DB) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { db.runCommits(ctx) })
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-db.wanted:
+	}
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -124,13 +173,54 @@ func (db *DB) Run(ctx context.Context) error {
 	}
 }
 
-// connectOnce connects, and returns when the connection is lost or ctx ends.
+// connectOnce tries each endpoint, and returns when none will do, when the
+// connection is lost, or when ctx ends.
 func (db *DB) connectOnce(ctx context.Context) {
-	quiet := logr.Discard()
-	c, err := client.NewOVSDBClient(db.model, client.WithEndpoint(db.cfg.Endpoint), client.WithLogger(&quiet))
+	r, err := db.cfg.Remote()
+	if err == nil && len(r.Endpoints) == 0 {
+		err = errors.New("no endpoint is given")
+	}
 	if err != nil {
 		db.setConn(nil, err)
 		return
+	}
+	db.mu.Lock()
+	db.place = strings.Join(r.Endpoints, ",")
+	db.mu.Unlock()
+	var faults []error
+	for _, endpoint := range r.Endpoints {
+		used, err := db.use(ctx, endpoint, r)
+		if used || ctx.Err() != nil {
+			return
+		}
+		if len(r.Endpoints) > 1 {
+			err = fmt.Errorf("%s: %w", endpoint, err)
+		}
+		faults = append(faults, err)
+	}
+	db.setConn(nil, joined(faults))
+}
+
+// joined is errors.Join in one line.
+func joined(faults []error) error {
+	if len(faults) == 1 {
+		return faults[0]
+	}
+	texts := make([]string, len(faults))
+	for i, err := range faults {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// use connects to one endpoint and, if that works, serves until the connection
+// is lost.
+func (db *DB) use(ctx context.Context, endpoint string, r Remote) (used bool, err error) {
+	quiet := logr.Discard()
+	options := []client.Option{client.WithEndpoint(endpoint), client.WithLogger(&quiet), client.WithTLSConfig(r.TLS)}
+	c, err := client.NewOVSDBClient(db.model, options...)
+	if err != nil {
+		return false, err
 	}
 	// The library drops the notice if nobody listens at that moment.
 	lost := make(chan struct{})
@@ -147,21 +237,37 @@ func (db *DB) connectOnce(ctx context.Context) {
 	defer close(stop)
 	defer c.Close()
 
+	leading := alwaysLeading
+	if len(r.Endpoints) > 1 {
+		l, err := db.askLeader(ctx, options)
+		if err != nil {
+			return false, err
+		}
+		defer l.close()
+		leading = l.leading
+	}
+	if err := leading(); err != nil {
+		return false, err
+	}
 	cn, err := db.dial(ctx, c)
 	if err != nil {
-		db.setConn(nil, err)
-		return
+		return false, err
+	}
+	cn.endpoint = endpoint
+	if len(r.Endpoints) > 1 {
+		cn.doubt = ": has its cluster lost its majority?"
 	}
 	db.setConn(cn, nil)
-	db.cfg.Log.Info("connected", "database", db.cfg.Database, "endpoint", db.cfg.Endpoint)
+	db.cfg.Log.Info("connected", "database", db.cfg.Database, "endpoint", endpoint)
 	if db.cfg.Synced != nil {
 		db.cfg.Synced()
 	}
-	err = db.watch(ctx, c, lost)
+	err = db.watch(ctx, c, lost, leading)
 	db.drop(cn, err)
 	if ctx.Err() == nil {
-		db.cfg.Log.Warn("connection lost", "database", db.cfg.Database, "endpoint", db.cfg.Endpoint, "err", err)
+		db.cfg.Log.Warn("connection lost", "database", db.cfg.Database, "endpoint", endpoint, "err", err)
 	}
+	return true, nil
 }
 
 // dial connects and fills the cache, by one Monitor call for all tables: with
@@ -183,7 +289,11 @@ func (db *DB) dial(ctx context.Context, c client.Client) (*conn, error) {
 	})
 	var tables []client.MonitorOption
 	for _, t := range db.cfg.Tables {
-		tables = append(tables, client.WithTable(t.Row, t.Fields...))
+		where := make([]model.Condition, len(t.Only))
+		for i, m := range t.Only {
+			where[i] = model.Condition{Field: m.Field, Function: includes, Value: m.Value}
+		}
+		tables = append(tables, client.WithConditionalTable(t.Row, where, t.Fields...))
 	}
 	if _, err := c.Monitor(ctx, c.NewMonitor(tables...)); err != nil {
 		return nil, plain(err)
@@ -192,8 +302,8 @@ func (db *DB) dial(ctx context.Context, c client.Client) (*conn, error) {
 }
 
 // watch returns when the connection is lost, or no longer answers.
-func (db *DB) watch(ctx context.Context, c client.Client, lost <-chan struct{}) error {
-	check := time.NewTicker(time.Second)
+func (db *DB) watch(ctx context.Context, c client.Client, lost <-chan struct{}, leading func() error) error {
+	check := time.NewTicker(watchEvery)
 	defer check.Stop()
 	echoed := time.Now()
 	for {
@@ -205,6 +315,9 @@ func (db *DB) watch(ctx context.Context, c client.Client, lost <-chan struct{}) 
 		case <-check.C:
 			if c.CurrentEndpoint() == "" {
 				return errors.New("the server closed the connection")
+			}
+			if err := leading(); err != nil {
+				return err
 			}
 			if time.Since(echoed) < echoEvery {
 				continue
@@ -286,15 +399,20 @@ func (db *DB) State() (connected bool, since time.Time, err error) {
 // Transactions is how many were sent so far.
 func (db *DB) Transactions() uint64 { return db.transactions.Load() }
 
-// Endpoint is where the database is.
-func (db *DB) Endpoint() string { return db.cfg.Endpoint }
+// Endpoint is where the database is or, if it is a cluster, where its members are;
+// empty before the first try.
+func (db *DB) Endpoint() string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.place
+}
 
 func (db *DB) unreachableLocked() error {
 	why := "not tried yet"
 	if db.lastErr != nil {
 		why = db.lastErr.Error()
 	}
-	name := strings.TrimSuffix(db.cfg.Endpoint, "/")
+	name := strings.TrimSuffix(db.place, "/")
 	if !db.seen {
 		return fmt.Errorf("cannot reach database %s at %s: %s (never seen since the start, %s ago)",
 			db.cfg.Database, name, why, time.Since(db.start).Round(time.Second))

@@ -3,8 +3,8 @@ package ovsdb
 import "github.com/ovn-kubernetes/libovsdb/ovsdb"
 
 // rename returns op with prefix before every named UUID it defines or uses, in
-// the places where this project uses them: uuid-name, and sets in rows and
-// mutations.
+// the places where this project uses them: uuid-name, and sets in rows, conditions
+// and mutations.
 func rename(op Operation, prefix string) Operation {
 	if op.UUIDName != "" {
 		op.UUIDName = prefix + op.UUIDName
@@ -15,6 +15,14 @@ func rename(op Operation, prefix string) Operation {
 			row[k] = renameValue(v, prefix)
 		}
 		op.Row = row
+	}
+	if op.Where != nil {
+		where := make([]Condition, len(op.Where))
+		for i, c := range op.Where {
+			c.Value = renameValue(c.Value, prefix)
+			where[i] = c
+		}
+		op.Where = where
 	}
 	if op.Mutations != nil {
 		ms := make([]Mutation, len(op.Mutations))

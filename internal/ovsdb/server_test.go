@@ -134,7 +134,7 @@ func (r *bridgeRow) CloneModelInto(m model.Model) { *m.(*bridgeRow) = *r }
 func config(endpoint string) Config {
 	o, b := &rootRow{}, &bridgeRow{}
 	return Config{
-		Endpoint: endpoint, Database: "Open_vSwitch", Log: slog.New(slog.DiscardHandler),
+		Remote: At(endpoint), Database: "Open_vSwitch", Log: slog.New(slog.DiscardHandler),
 		Tables: []Table{
 			{Row: o, Fields: []any{&o.Bridges, &o.NextCfg, &o.ExternalIDs}},
 			{Row: b, Fields: []any{&b.Name, &b.Ports, &b.ExternalIDs}},

@@ -50,7 +50,7 @@ var parts = []part{
 type settings struct {
 	rounds, storms int
 	most           int
-	full           bool
+	full, ovn      bool
 	only           *regexp.Regexp
 	binary         string
 }
@@ -62,6 +62,7 @@ func main() {
 	flag.IntVar(&s.storms, "storms", 2, "paired runs of each storm of parallel starts")
 	flag.IntVar(&s.most, "most", 1000, "endpoints and networks at the end of growth; a Linux bridge ends at 1,023")
 	flag.BoolVar(&s.full, "full", false, "the long parts too: 500 starts, 1,000 endpoints, 1,000 networks")
+	flag.BoolVar(&s.ovn, "ovn", false, "the parts of OVN, and no others")
 	only := flag.String("only", "", "run only the parts whose name matches this `regexp` (the long ones need -full)")
 	flag.StringVar(&s.binary, "binary", "", "`file` of a driver that was built before, in place of this tree's")
 	out := flag.String("json", "", "`file` to write all samples to")
@@ -102,11 +103,17 @@ func run(ctx context.Context, s settings, out string) error {
 	defer l.Close()
 	r := newResults(s)
 	failed := 0
+	if s.ovn {
+		if err := ovnParts(ctx, l, dir, r); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			failed++
+		}
+	}
 	for i, p := range parts {
 		if ctx.Err() != nil {
 			break
 		}
-		if !s.only.MatchString(p.name) || p.long && !s.full {
+		if s.ovn || !s.only.MatchString(p.name) || p.long && !s.full {
 			continue
 		}
 		start := time.Now()

@@ -87,6 +87,7 @@ func (r *results) print(w io.Writer) {
 	r.printGrowth(w)
 	r.printIdle(w)
 	r.printFlow(w)
+	r.printOVN(w)
 }
 
 // figure is the median of a column, NaN and false if there is none.

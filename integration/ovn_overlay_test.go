@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"sync"
@@ -15,10 +16,13 @@ import (
 // and the last one takes away; large packets pass; what one host has no other gets.
 func TestOVNOverlay(t *testing.T) {
 	t.Parallel()
-	for _, encap := range []string{"geneve", "vxlan"} {
-		t.Run(encap, func(t *testing.T) {
+	for name, o := range map[string]lab.FleetOptions{
+		"geneve": {}, "vxlan": {Encap: "vxlan"}, "newer": {Root: string(newer), CentralRoot: string(newer)},
+	} {
+		encap := cmp.Or(o.Encap, "geneve")
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := newFleet(t, 3, lab.FleetOptions{Encap: encap})
+			f := newFleet(t, 3, o)
 			f.atOnce(func(i int, h *host) error {
 				_, err := h.Run(h.ctx(), "docker", "network", "create", "--driver", "ovs-container-network", "--subnet", "10.7.0.0/24",
 					"--ip-range", fmt.Sprintf("10.7.0.%d/27", 32*(i+1)), "--opt", "ovn.switch=production-ls", "--opt", "ovn.encap="+encap, "prod")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/test/lab"
 )
@@ -106,6 +107,12 @@ func TestOVNDoctor(t *testing.T) {
 		{"the tunnels end nowhere", func() { h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-encap-ip=192.0.2.9") },
 			[]string{"chassis", "192.0.2.9", "ip addr add"},
 			func() { h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-encap-ip=127.0.0.1") }},
+		{"the flows are deleted", func() { h.run("ovs-ofctl", "del-flows", "br-int") },
+			[]string{"forwarding", "container aa", "the flows of OVN are gone", "systemctl restart ovn-controller"},
+			func() {
+				h.must(h.KillController(ctx, syscall.SIGTERM))
+				h.must(h.StartController(ctx, lab.Chassis{}))
+			}},
 	} {
 		t.Log(fault.what)
 		fault.fails()
@@ -135,6 +142,43 @@ func TestOVNDoctor(t *testing.T) {
 	}
 	h.ping("aa", "bb")
 	h.leaveOVN()
+}
+
+// The databases of a cluster are read from any member that lives, over TLS, and
+// doctor says what a cluster without a majority needs.
+func TestOVNDoctorCluster(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1, lab.FleetOptions{RAFT: true, TLS: true})
+	h := f.hosts[0]
+	h.network("web", "--subnet", "10.1.0.0/24", "--opt", "ovn.switch=ls1")
+	h.healthy()
+	first := f.Central[0]
+	h.must(first.Kill()) // the one that is asked first
+	h.within(30*time.Second, "status shows the chassis, and doctor finds no fault", func() error {
+		if s := h.status(); s.Fleet == nil || len(s.Fleet.Chassis) != 1 || s.Fleet.Chassis[0].Name != "h1" {
+			return fmt.Errorf("the fleet is %+v", s.Fleet)
+		}
+		report, err := h.doctor()
+		if err == nil && !report.Healthy {
+			err = fmt.Errorf("it finds %v", report.Findings)
+		}
+		return err
+	})
+	h.must(f.Central[1].KillNB(h.ctx(), syscall.SIGKILL))
+	h.within(30*time.Second, "doctor says that most members have to run", func() error {
+		report, err := h.doctor()
+		if err == nil && !slices.ContainsFunc(report.Findings, func(f doctorFinding) bool {
+			return hasAll(f.String(), []string{"northbound", "ssl:10.99.0.101:6641", "lost the others", "most of them run"})
+		}) {
+			err = fmt.Errorf("it finds %v", report.Findings)
+		}
+		return err
+	})
+	h.must(f.Central[1].StartNB(h.ctx(), f.CentralOf(f.Central[1])))
+	h.must(f.Start(h.ctx(), first))
+	h.healthy()
+	h.docker("network", "rm", "web")
+	h.expectClean()
 }
 
 // A chassis that is gone is retired from another host, with all that it has left and

@@ -38,20 +38,17 @@ func checkPorts(reports []network.Report) (found []diag.Finding) {
 }
 
 // checkForwarding has ovs-vswitchd say what it would do with a frame of each
-// container. On a logical switch a frame may rightly go nowhere: there OVN's word
-// that the port is installed must do, which the check of ports looks at.
+// container. On a logical switch a frame may rightly go nowhere: there it is enough
+// that OVN's flows take it.
 func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) (found []diag.Finding) {
 	for _, n := range reports {
+		ask := d.fabric.Forwards
 		if n.Switch != "" {
-			continue
+			ask = d.fabric.Receives
 		}
 		for _, e := range n.Ends {
 			if e.Health != "ok" || e.OFPort <= 0 {
 				continue
-			}
-			ask := d.fabric.Forwards
-			if n.Switch != "" {
-				ask = d.fabric.Receives
 			}
 			dropped, err := ask(ctx, n.Bridge, e.OFPort, e.MAC)
 			if err != nil {
@@ -62,21 +59,19 @@ func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) 
 			if dropped == "" {
 				continue
 			}
-			if n.Switch != "" {
-				found = append(found, diag.Finding{
-					Subject: who(n, e), Cause: fmt.Sprintf("bridge %s drops what the container sends: the flows of OVN are gone", n.Bridge), Evidence: []string{dropped},
-					Mend: []string{"ovs-ofctl dump-flows " + n.Bridge + " table=0", restartController},
-				})
-				continue
-			}
-			found = append(found, diag.Finding{
+			f := diag.Finding{
 				Subject: who(n, e), Cause: fmt.Sprintf("bridge %s drops what the container sends", n.Bridge), Evidence: []string{dropped},
 				Mend: []string{
 					fmt.Sprintf("ovs-appctl ofproto/trace %s in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff", n.Bridge, e.OFPort, e.MAC),
 					fmt.Sprintf("look for a flow that drops it: ovs-ofctl dump-flows %s", n.Bridge),
 					fmt.Sprintf("if there is none at all: ovs-ofctl add-flow %s priority=0,actions=NORMAL", n.Bridge),
 				},
-			})
+			}
+			if n.Switch != "" {
+				f.Cause += ": the flows of OVN are gone"
+				f.Mend = []string{"ovs-ofctl dump-flows " + n.Bridge + " table=0", restartController}
+			}
+			found = append(found, f)
 		}
 	}
 	return found

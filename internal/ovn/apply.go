@@ -131,7 +131,7 @@ func (f *Fabric) retry(ctx context.Context, c *change, ep network.Endpoint, refu
 		return refused
 	}
 	entries := f.entries(ep)
-	err, stale := f.holder(ctx, c.book, entries)
+	stale, err := f.stale(ctx, c.book, entries)
 	if err != nil {
 		return err
 	}

@@ -73,15 +73,16 @@ func strike(book *dhcpOptions, entries map[string]string) ovsdb.Operation {
 	return mutate("DHCP_Options", uuidIs(book.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "delete", Value: stringMap(entries)})
 }
 
-// holder names who has an entry of another in the book, for a person, and tells
-// whether it is this host itself, for an endpoint that it no longer knows.
-func (f *Fabric) holder(ctx context.Context, book *dhcpOptions, entries map[string]string) (err error, stale map[string]string) {
+// stale returns what the book has of this host itself under the keys of entries, for
+// endpoints that it no longer knows. What another host has is an error that names,
+// for a person, who has it.
+func (f *Fabric) stale(ctx context.Context, book *dhcpOptions, entries map[string]string) (stale map[string]string, err error) {
 	rows, err := f.nb.Select(ctx, "DHCP_Options", uuidIs(book.UUID), "external_ids")
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
 	if len(rows) == 0 {
-		return fmt.Errorf("the book of addresses of logical switch %s was removed", book.ExternalIDs[keySwitch]), nil
+		return nil, fmt.Errorf("the book of addresses of logical switch %s was removed", book.ExternalIDs[keySwitch])
 	}
 	have, _ := rows[0]["external_ids"].(ovsdb.Map)
 	stale = make(map[string]string)
@@ -105,10 +106,10 @@ func (f *Fabric) holder(ctx context.Context, book *dhcpOptions, entries map[stri
 			// The core knows of no endpoint that has it, or it would have said so.
 			stale[key] = who
 		default:
-			return f.taken(ctx, key, port, host, book.ExternalIDs[keySwitch]), nil
+			return nil, f.taken(ctx, key, port, host, book.ExternalIDs[keySwitch])
 		}
 	}
-	return nil, stale
+	return stale, nil
 }
 
 func (f *Fabric) taken(ctx context.Context, key, port, host, sw string) error {

@@ -1,6 +1,7 @@
 package ovn
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -30,13 +31,21 @@ func TestRetire(t *testing.T) {
 	check(t, r.publish(h1, onSwitch("ls1"), endpoint(1, "10.1.0.5")))
 	check(t, r.publish(h2, onSwitch("ls1"), endpoint(2, "10.1.0.6")))
 	check(t, r.publish(h2, onSwitch("ls2"), endpoint(3, "10.1.0.5")))
+	h := handle{id: "abc", sw: "ls2", host: "id-of-h2", network: "net-ls2", prefix: netip.MustParsePrefix("10.1.0.0/24")}
+	gateway, booked := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.9")
+	v, err := h2.nb.View()
+	check(t, err)
+	check(t, h2.write(t.Context(), enter(findBook(v, "ls2"), map[string]string{
+		h.key(): h.value(), keyPool4: h.prefix.String(), ipKey(booked): h.id + " " + h.host, ipKey(gateway): forGateway, refKey(gateway, h.id): h.host,
+	}))[0])
 	before := r.has()
+	r.sees(h1, "the pool of h2", func(v ovsdb.View) bool { b := findBook(v, "ls2"); return b != nil && b.pooled() })
 	r.sees(h1, "the entries of h2", func(ovsdb.View) bool { return len(r.book(h1, "ls1")) == 4 && len(r.book(h1, "ls2")) == 2 })
 
 	found, err := h1.Retire(t.Context(), "h2", false)
 	check(t, err)
 	want := "logical port ocn000000000002, logical port ocn000000000003, address 02:00:00:00:00:02, address 10.1.0.6, " +
-		"address 02:00:00:00:00:03, address 10.1.0.5, claim ls1 claim.id-of-h2.net-ls1, claim ls2 claim.id-of-h2.net-ls2, chassis h2"
+		"address 02:00:00:00:00:03, address 10.1.0.5, pool ls2 abc, claim ls1 claim.id-of-h2.net-ls1, claim ls2 claim.id-of-h2.net-ls2, chassis h2"
 	if got := kinds(found); got != want {
 		t.Fatalf("found %s\nwant  %s", got, want)
 	}
@@ -52,6 +61,9 @@ func TestRetire(t *testing.T) {
 	}
 	if got, want := r.has(), "switch ls1, switch_port ocn000000000001"; got != want {
 		t.Errorf("the database has %s, want %s", got, want)
+	}
+	if got := r.nbctl("--bare", "--columns=external_ids", "list", "DHCP_Options"); strings.Contains(got, "ls2") || strings.Contains(got, "10.1.0.9") {
+		t.Errorf("a book holds %s", got)
 	}
 	if got := r.book(h1, "ls1"); len(got) != 2 || got["10.1.0.5"] == "" {
 		t.Errorf("the book has %v", got)

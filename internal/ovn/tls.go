@@ -23,7 +23,11 @@ func (f *Fabric) endpoints(c ovs.Chassis) ([]string, error) {
 	if text == "" {
 		text = "unix:" + f.cfg.RunDir + "/ovnnb_db.sock"
 	}
-	return ParseEndpoints(text)
+	list, err := ParseEndpoints(text)
+	for i, e := range list {
+		list[i] = f.seenFromHere(e)
+	}
+	return list, err
 }
 
 // ParseEndpoints takes endpoints of a database with commas between.

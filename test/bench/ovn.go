@@ -214,13 +214,13 @@ func (b *ovnBench) foreign(ctx context.Context) error {
 	b.value("resident memory with OVN, KiB", "few ports", b.one.memory(ctx))
 	central := b.fleet.Central[0]
 	for sw := range foreignSwitches {
-		_, err := central.Shell(ctx, fmt.Sprintf(`
-args="--timeout=60 ls-add foreign%[1]d"
-for i in $(seq %[2]d); do
-	args="$args -- lsp-add foreign%[1]d foreign%[1]d-$i -- lsp-set-addresses foreign%[1]d-$i 02:01:%[1]02x:00:$(printf %%02x:%%02x $((i / 256)) $((i %% 256)))"
-done
-ovn-nbctl $args`, sw, foreignPorts/foreignSwitches))
-		if err != nil {
+		name := fmt.Sprint("foreign", sw)
+		args := []string{"ovn-nbctl", "--timeout=60", "ls-add", name}
+		for i := range foreignPorts / foreignSwitches {
+			port := fmt.Sprint(name, "-", i)
+			args = append(args, "--", "lsp-add", name, port, "--", "lsp-set-addresses", port, fmt.Sprintf("02:01:%02x:00:%02x:%02x", sw, i>>8, i&0xff))
+		}
+		if _, err := central.Run(ctx, args...); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,7 @@ type doctor struct {
 	fabric     *ovn.Fabric
 	manager    *network.Manager
 	registry   *ipam.Registry
+	shared     *ovn.Pools
 	dockerHost string // none: not to be looked at
 }
 

@@ -103,7 +103,7 @@ func (d *doctor) checkAddresses(reports []network.Report) (found []diag.Finding)
 		})
 	}
 	pooled := make(map[string]bool)
-	for _, p := range d.registry.Pools() {
+	for _, p := range append(d.registry.Pools(), d.shared.Summaries()...) {
 		name := p.Network
 		if i := slices.IndexFunc(reports, func(n network.Report) bool { return string(n.ID) == p.Network }); i >= 0 {
 			name = nameOf(reports[i])

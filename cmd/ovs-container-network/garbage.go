@@ -53,6 +53,13 @@ func (d *doctor) garbage(ctx context.Context, age time.Duration) []piece {
 		all = append(all, piece{"address", a.Addr.String(), "booked on network " + network.ID(a.Network).Short() + " for no endpoint",
 			func(context.Context) error { return d.registry.ReleaseAddress(a.Pool, a.Addr.String()) }})
 	}
+	for _, a := range d.shared.Idle() {
+		if time.Since(a.Since) < max(age, freshAddress) {
+			continue
+		}
+		all = append(all, piece{"address", a.Addr.String(), "booked in a pool that hosts share, on network " + network.ID(a.Network).Short() + " for no endpoint",
+			func(ctx context.Context) error { return d.shared.ReleaseAddress(ctx, a.Pool, a.Addr.String()) }})
+	}
 	seen, err := d.look(ctx)
 	if err != nil {
 		return all

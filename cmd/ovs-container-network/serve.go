@@ -192,7 +192,7 @@ func serve(ctx context.Context, h host, s settings) error {
 	}
 
 	doc := &doctor{
-		dir: dir, damaged: damaged, fabric: fabric, manager: manager, registry: registry, dockerHost: s.dockerHost,
+		dir: dir, damaged: damaged, fabric: fabric, manager: manager, registry: registry, shared: shared, dockerHost: s.dockerHost,
 	}
 	for _, l := range forDocker {
 		doc.sockets = append(doc.sockets, l.Addr().String())

@@ -239,8 +239,12 @@ func TestPages(t *testing.T) {
 				}
 			case "yaml", "ini":
 			case "text":
-				if name != "docs/troubleshooting.md" {
+				m := testedBy.FindStringSubmatch(b.remark)
+				switch {
+				case name != "docs/troubleshooting.md":
 					t.Errorf("%s: this output belongs to no command", where)
+				case m != nil && !tests[m[1]]:
+					t.Errorf("%s: there is no test %s", where, m[1])
 				}
 			default:
 				t.Errorf("%s: a block of kind %q", where, b.lang)

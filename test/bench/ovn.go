@@ -74,7 +74,7 @@ type ovnBench struct {
 
 // setup makes a swarm, for Docker's overlay, and the networks of each kind.
 func (b *ovnBench) setup(ctx context.Context) error {
-	if err := b.one.docker(ctx, "swarm", "init", "--advertise-addr", "10.99.0.1"); err != nil {
+	if err := b.one.docker(ctx, "swarm", "init", "--advertise-addr", "10.99.0.1", "--default-addr-pool", "172.30.0.0/16"); err != nil {
 		return err
 	}
 	token, err := b.one.Run(ctx, "docker", "swarm", "join-token", "-q", "worker")
@@ -103,8 +103,18 @@ func (b *ovnBench) connects(ctx context.Context) error {
 	if err := b.one.lonely(ctx, "h0"); err != nil {
 		return err
 	}
-	if err := b.one.start(ctx, "holder", overlay.net()); err != nil { // keeps the overlay on this host
-		return err
+	// This keeps the overlay on the host, and waits until the swarm works.
+	for try := 1; ; try++ {
+		err := b.one.start(ctx, "holder", overlay.net())
+		if err == nil {
+			break
+		}
+		if try == 5 || ctx.Err() != nil {
+			return err
+		}
+		if err := b.one.docker(ctx, "rm", "-f", "holder"); err != nil {
+			return err
+		}
 	}
 	return b.rounds4(ctx, "", []kind{logical, none, overlay})
 }

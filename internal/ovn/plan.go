@@ -34,6 +34,9 @@ func (f *Fabric) Plan(n network.Network, others []network.Network) (network.Plan
 			return network.Plan{}, err
 		}
 	}
+	if err := f.CheckMTU(cfg.Bridge, cfg.MTU); err != nil {
+		return network.Plan{}, err
+	}
 	v, err := f.nb.View()
 	if err != nil {
 		return network.Plan{}, err

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
@@ -102,6 +103,12 @@ func planRouter(v ovsdb.View, n network.Network) error {
 		if has := r.ExternalIDs[keyExternal]; has != "" && has != o.External {
 			return fmt.Errorf("option ovn.external_network=%q: router %s has its way out on %s; leave the option out, or choose another router", o.External, o.Router, has)
 		}
+		if way := findRouterPort(v, routerPortName(o.Router, outsideName(o.Router, o.External))); way != nil {
+			has, want := slices.Sorted(slices.Values(way.Networks)), slices.Sorted(slices.Values(prefixes(o.ExternalAddrs)))
+			if !slices.Equal(has, want) {
+				return fmt.Errorf("option ovn.external_address=%q: the address of router %s on %s is %s; give that", strings.Join(prefixes(o.ExternalAddrs), ","), o.Router, o.External, strings.Join(has, ","))
+			}
+		}
 	}
 	return nil
 }
@@ -194,11 +201,7 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 		if len(chassis) == 0 {
 			chassis = []string{f.chassisName()}
 		}
-		var networks []string
-		for _, p := range o.ExternalAddrs {
-			networks = append(networks, p.String())
-		}
-		ops = append(ops, addRouterPort(rUUID, port, sw, networks, "outer", chassis)...)
+		ops = append(ops, addRouterPort(rUUID, port, sw, prefixes(o.ExternalAddrs), "outer", chassis)...)
 		ops = append(ops, setIDs("Logical_Router", rUUID, map[string]string{keyExternal: o.External}))
 	}
 	if findPort(v, switchPortName(sw, o.Router)) == nil {
@@ -232,6 +235,13 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 		}), mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "nat", Mutator: "insert", Value: uuids(id)}))
 	}
 	return ops
+}
+
+func prefixes(list []netip.Prefix) (texts []string) {
+	for _, p := range list {
+		texts = append(texts, p.String())
+	}
+	return texts
 }
 
 func addrOf(list []netip.Prefix, four bool) netip.Addr {

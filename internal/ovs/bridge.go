@@ -99,6 +99,16 @@ func checkMTU(noun string, mtu int, userspace bool) error {
 	return nil
 }
 
+// CheckMTU refuses one that the datapath of a bridge cannot take.
+func (f *Fabric) CheckMTU(bridgeName string, mtu int) error {
+	v, err := f.db.View()
+	if err != nil {
+		return err
+	}
+	b := findBridge(v, bridgeName)
+	return checkMTU("option", mtu, b != nil && b.userspace())
+}
+
 // integrationBridge returns the name of OVN's bridge, empty where no OVN is
 // configured (ovn-controller(8)).
 func integrationBridge(r *openVSwitch) string {

@@ -307,7 +307,7 @@ func TestOVNTLS(t *testing.T) {
 				{"missing", "good", "good", "missing-privkey.pem: no such file"},
 				{"bad", "good", "good", "private key does not match"},
 				{"good", "good", "bad", "certificate signed by unknown authority"},
-				{"bad", "bad", "good", "tls: "},
+				{"bad", "bad", "good", "the certificate is not of its CA"},
 			} {
 				h.setSSL(c.key, c.cert, c.ca)
 				w.look()

@@ -129,7 +129,7 @@ func (f *Fabric) remote() (ovsdb.Remote, error) {
 	r := ovsdb.Remote{Endpoints: endpoints}
 	if slices.ContainsFunc(endpoints, usesTLS) {
 		if r.TLS, err = f.tlsConfig(c); err != nil {
-			return ovsdb.Remote{}, err
+			return r, err
 		}
 	}
 	return r, nil

@@ -180,18 +180,21 @@ func (db *DB) connectOnce(ctx context.Context) {
 	if err == nil && len(r.Endpoints) == 0 {
 		err = errors.New("no endpoint is given")
 	}
+	db.mu.Lock()
+	db.place = strings.Join(r.Endpoints, ",")
+	db.mu.Unlock()
 	if err != nil {
 		db.setConn(nil, err)
 		return
 	}
-	db.mu.Lock()
-	db.place = strings.Join(r.Endpoints, ",")
-	db.mu.Unlock()
 	var faults []error
 	for _, endpoint := range r.Endpoints {
 		used, err := db.use(ctx, endpoint, r)
 		if used || ctx.Err() != nil {
 			return
+		}
+		if strings.HasPrefix(endpoint, "ssl:") {
+			err = refusal(err)
 		}
 		if len(r.Endpoints) > 1 {
 			err = fmt.Errorf("%s: %w", endpoint, err)
@@ -199,6 +202,18 @@ func (db *DB) connectOnce(ctx context.Context) {
 		faults = append(faults, err)
 	}
 	db.setConn(nil, joined(faults))
+}
+
+// refusal explains what is seen of a server that does not take our certificate: since
+// TLS 1.3 it may only close the connection, when all seemed well.
+func refusal(err error) error {
+	text := err.Error()
+	for _, end := range []string{"broken pipe", "connection reset", "EOF", "closed the connection", "lost at once", "remote error: tls"} {
+		if strings.Contains(text, end) {
+			return fmt.Errorf("the server ended the connection, as it does when the certificate is not of its CA: %w", err)
+		}
+	}
+	return err
 }
 
 // joined is errors.Join in one line.

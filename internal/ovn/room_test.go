@@ -1,0 +1,41 @@
+package ovn
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
+)
+
+// With VXLAN a switch is made as long as OVN can tell it from the others, and one
+// that exists is joined all the same. Geneve has room for more.
+func TestRoomWithVXLAN(t *testing.T) {
+	r := newRig(t)
+	vxlan, geneve := r.host("v1", "external_ids:ovn-encap-type=vxlan"), r.host("g1")
+	add := func(from, to int) {
+		var args []string
+		for i := from; i < to; i++ {
+			args = append(args, "--", "ls-add", fmt.Sprint("s", i))
+		}
+		r.nbctl(args[1:]...)
+		for _, f := range []*Fabric{vxlan, geneve} {
+			eventually(t, "the switches are seen", func() bool {
+				v, err := f.nb.View()
+				return err == nil && len(ovsdb.All[*logicalSwitch](v)) == to
+			})
+		}
+	}
+	plan := func(f *Fabric, name string) error {
+		_, err := f.Plan(onSwitch(name), nil)
+		return err
+	}
+	add(0, maxVXLANSwitches-1)
+	check(t, plan(vxlan, "new"))
+	add(maxVXLANSwitches-1, maxVXLANSwitches)
+	if err := plan(vxlan, "new"); err == nil || !strings.Contains(err.Error(), "has room for 4095") || !strings.Contains(err.Error(), "Geneve") {
+		t.Errorf("one switch too many: %v", err)
+	}
+	check(t, plan(vxlan, "s7"))
+	check(t, plan(geneve, "new"))
+}

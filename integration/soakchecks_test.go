@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
 // foreignBridge belongs to somebody else, who lets networks use it.
@@ -202,7 +204,8 @@ func (s *soak) comeBack(ops []*op) {
 }
 
 // ends are the endpoints that Docker's networks have. A container that was being
-// disconnected when dockerd ended may still believe in one of its own.
+// disconnected when dockerd ended may still believe in one of its own, and Docker in
+// one that it has told the driver to take out already.
 func (s *soak) ends() map[string]bool {
 	s.t.Helper()
 	ends := map[string]bool{}
@@ -213,6 +216,15 @@ func (s *soak) ends() map[string]bool {
 	for _, n := range view {
 		for id := range n.ends {
 			ends[id] = true
+		}
+	}
+	status, err := s.askStatus()
+	s.must(err)
+	for _, n := range status.Networks {
+		for _, e := range n.Ends {
+			if e.Phase == network.PhaseLeft {
+				delete(ends, string(e.ID))
+			}
 		}
 	}
 	return ends

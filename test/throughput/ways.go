@@ -25,6 +25,7 @@ type way struct {
 const (
 	dockerBridge = "Docker's bridge"
 	ours         = "this driver"
+	oursNoNAT    = "this driver, Docker's NAT rules in the containers flushed"
 	byHand       = "veths by hand, tx off"
 	oursTSO      = "this driver, userspace-tso"
 	byHandTSO    = "veths by hand, userspace-tso"
@@ -44,10 +45,12 @@ func setUp(ctx context.Context, l *lab.Lab, dir, image string) ([]*way, error) {
 		{"plain", `
 docker network create --subnet 10.1.0.0/24 bridged
 docker network create --subnet 10.2.0.0/24 --driver ovs-container-network ours
-` + pair("bridged", "10.1.0") + pair("ours", "10.2.0") + attach("br-int", "10.3.0", "", "off"), true,
+docker network create --subnet 10.4.0.0/24 --driver ovs-container-network flushed
+` + pair("bridged", "10.1.0") + pair("ours", "10.2.0") + pair("flushed", "10.4.0") + flush + attach("br-int", "10.3.0", "", "off"), true,
 			[]*way{
 				{name: dockerBridge, protocols: both, server: "bridged-s", client: "bridged-c", addr: "10.1.0.11"},
 				{name: ours, protocols: both, server: "ours-s", client: "ours-c", addr: "10.2.0.11"},
+				{name: oursNoNAT, protocols: both, server: "flushed-s", client: "flushed-c", addr: "10.4.0.11"},
 				{name: byHand, protocols: both, server: "hand-s", client: "hand-c", addr: "10.3.0.11"},
 			}},
 		{"tso", `
@@ -124,6 +127,14 @@ docker run -d --name %[1]s-s --network %[1]s --ip %[2]s.11 lab
 docker run -d --name %[1]s-c --network %[1]s --ip %[2]s.12 lab
 `, network, prefix)
 }
+
+// flush takes away the rules by which Docker leads a container's questions for names
+// to itself: the kernel follows each connection of the container for them.
+const flush = `
+for c in flushed-s flushed-c; do
+	nsenter --net=$(docker inspect -f '{{.NetworkSettings.SandboxKey}}' $c) sh -c 'iptables -t nat -F; iptables -t nat -X'
+done
+`
 
 // attach is the script that attaches two namespaces to a bridge without help.
 func attach(bridge, prefix, kind, tx string) string {

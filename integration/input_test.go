@@ -320,7 +320,7 @@ func segments(w *watch) {
 		w.refuse(says, append(append([]string{"network", "connect"}, args...), network, "cc")...)
 		w.refuse(says, "run", "--detach", "--rm", "--name", "bad", "--network", "name="+network+",driver-opt="+strings.Join(opts, ",driver-opt="), "lab")
 	}
-	attach([]string{`foo="1"`, "external_ids, mtu, vlan"}, "ten", "foo=1")
+	attach([]string{`foo="1"`, "external_ids, mtu, port_security, vlan"}, "ten", "foo=1")
 	attach([]string{`vlan="4095"`, "1..4094, none"}, "ten", "vlan=4095")
 	attach([]string{`vlan="auto"`, "1..4094, none"}, "ten", "vlan=auto")
 	attach([]string{`mtu="12"`, `vlan="0"`, `foo="1"`, `external_ids="owner=me"`}, "ten", "mtu=12", "vlan=0", "foo=1", "external_ids=owner=me")

@@ -331,8 +331,6 @@ func TestOVNTLS(t *testing.T) {
 				h.startDriver(args...)
 			}
 			h.talkOnSwitch()
-			h.expectClean()
-			h.expectEmptyNB()
 		})
 	}
 }
@@ -356,6 +354,8 @@ func (h *host) talkOnSwitch() {
 	h.ping("aa", "bb")
 	h.docker("rm", "-f", "aa", "bb")
 	h.docker("network", "rm", "bad")
+	h.expectClean() // what Docker did not wait for
+	h.expectEmptyNB()
 }
 
 // Every message of OVN that docs/troubleshooting.md explains is one that a user

@@ -202,7 +202,7 @@ func TestTrunkLife(t *testing.T) {
 		h.container("n1", "native")
 		h.container("n2", "native")
 		h.container("a10", "v10")
-		h.docker("network", "connect", "--driver-opt", "trunk=40-41,10", "auto", "a10")
+		h.docker("network", "connect", "--driver-opt", `"trunk=40-41,10"`, "auto", "a10")
 		works := func() {
 			t.Helper()
 			h.ping("n1", "n2")
@@ -226,7 +226,7 @@ func TestTrunkLife(t *testing.T) {
 			h.ovs(hand...)
 			h.eventually(fmt.Sprintf("it is put right after %v", hand), h.exact)
 		}
-		h.killDriver()
+		h.stopDriver()
 		h.ovs("set", "Port", t1, "trunks=1")
 		h.startDriver()
 		h.eventually("it is put right after the driver was away", h.exact)

@@ -255,6 +255,8 @@ func TestVLANSubInterfaces(t *testing.T) {
 	if _, err := h.Shell(h.ctx(), "ip link add link lo name vl7 type vlan id 7 && ip link del vl7"); err != nil {
 		t.Skip("this kernel has no module 8021q: ", err)
 	}
+	h.docker("tag", "lab", "busybox")
+	h.run("mkdir", "-p", workDir)
 	p, err := readPage("docs/options.md")
 	h.must(err)
 	ran := 0

@@ -55,9 +55,6 @@ func newFleet(t *testing.T, n int, o lab.FleetOptions) *fleet {
 	for _, lh := range f.Hosts {
 		h := &host{Host: lh, t: t, form: service, on: suite(o.Root)}
 		f.hosts = append(f.hosts, h)
-		if o.TLS {
-			h.ovs("set-ssl", lab.KeyFile, lab.CertFile, lab.CAFile)
-		}
 		h.startDriver()
 	}
 	return f

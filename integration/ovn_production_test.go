@@ -28,17 +28,7 @@ PATH=$PATH:/usr/share/ovn/scripts
 // docs/ovn.md says, what the first of them held is kept, and the driver works with it.
 func TestOVNProduction(t *testing.T) {
 	t.Parallel()
-	slots <- struct{}{}
-	t.Cleanup(func() { <-slots })
-	l, err := lab.New("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Errorf("cannot remove the hosts: %v", err)
-		}
-	})
+	l := newLab(t)
 	p, err := readPage("docs/ovn.md")
 	if err != nil {
 		t.Fatal(err)
@@ -100,20 +90,8 @@ func TestOVNProduction(t *testing.T) {
 // chassisOf is a host of another lab with the driver, whose Open vSwitch was told so.
 func chassisOf(t *testing.T, l *lab.Lab, name, addr string, settings ...string) *host {
 	t.Helper()
-	lh, err := l.Host(t.Context(), name, lab.WithBind(build, buildDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &host{Host: lh, t: t, form: service}
-	t.Cleanup(func() {
-		if t.Failed() {
-			h.logState()
-		}
-	})
-	h.must(h.StartOVS(h.ctx()))
-	h.must(h.Underlay(h.ctx(), addr))
-	// Of whatever datapath this machine has.
-	h.ovs(append([]string{"set", "Open_vSwitch", ".", "external_ids:ovn-bridge-datapath-type=netdev"}, settings...)...)
+	h := onUnderlay(t, l, name, addr)
+	h.ovs(append([]string{"set", "Open_vSwitch", "."}, settings...)...)
 	h.must(h.StartController(h.ctx(), lab.Chassis{}))
 	h.startDocker()
 	h.must(h.ImportImage(h.ctx(), image, "lab"))

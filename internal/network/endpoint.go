@@ -45,7 +45,10 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if old.Phase == PhaseDeleting {
 			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
 		}
-		return old, m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false })
+		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.Config.DHCP || old.Lease != nil {
+			return old, err
+		}
+		return m.leased(ctx, e, old)
 	}
 	ep, err := newEndpoint(n, req)
 	if err != nil {
@@ -65,11 +68,17 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err := m.enter(ctx, e, ep); err != nil {
 		return Endpoint{}, err
 	}
+	if n.Config.DHCP {
+		return m.leased(ctx, e, ep)
+	}
 	return ep, nil
 }
 
 // newEndpoint checks the request against the network.
 func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
+	if n.SelfWired() {
+		req.Addrs = nil
+	}
 	ipv6 := false
 	for _, a := range req.Addrs {
 		ipv6 = ipv6 || a.Addr().Is6()
@@ -84,6 +93,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
 		VLAN: att.VLAN, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
+		ClientID: att.ClientID, OwnMAC: req.MAC != "",
 	}
 	if ep.MAC == "" {
 		ep.MAC = macFor(n, ep).String()
@@ -121,6 +131,8 @@ func checkAttachment(n Network, att Attachment) error {
 		return fmt.Errorf("driver-opt vlan=%q: containers on a logical switch have no VLAN of their own; leave it out", vlanText(*att.VLAN))
 	case n.Config.OVN == nil && att.PortSecurity != nil && *att.PortSecurity:
 		return errors.New("driver-opt port_security=\"true\": a plain Open vSwitch bridge does not have it yet; allowed is false")
+	case !n.Config.DHCP && att.ClientID != "":
+		return fmt.Errorf("driver-opt dhcp.client_id=%q: the driver asks for no lease on this network; it does with ipam=external and dhcp=true", att.ClientID)
 	}
 	return nil
 }
@@ -183,7 +195,7 @@ type JoinRequest struct {
 
 // Joined is what dockerd has to do with the link.
 type Joined struct {
-	Link           string // in dockerd's namespace
+	Link           string // in dockerd's namespace; empty: nothing
 	Gateway        netip.Addr
 	Gateway6       netip.Addr
 	Routes         []Route
@@ -193,7 +205,7 @@ type Joined struct {
 // Route is one beside the default route.
 type Route struct {
 	To  netip.Prefix
-	Via netip.Addr
+	Via netip.Addr // invalid: its hosts are on the link
 }
 
 // Join makes the endpoint's port and returns when it is proved to work: the
@@ -214,8 +226,25 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 		m.unjoin(ctx, e, ep)
 		return Joined{}, fmt.Errorf("cannot attach endpoint %s to %s: %w", ep.ID.Short(), n.Title(), err)
 	}
-	_, peer := ep.ID.Links()
-	j := Joined{Link: peer}
+	var j Joined
+	if n.SelfWired() {
+		if err := m.wire(ctx, e, ep.ID); err != nil {
+			m.unjoin(ctx, e, ep)
+			return Joined{}, fmt.Errorf("cannot attach endpoint %s to %s: %w", ep.ID.Short(), n.Title(), err)
+		}
+	} else {
+		_, j.Link = ep.ID.Links()
+	}
+	m.keeper.poke()
+	if now, ok := e.value().Endpoint(ep.ID); ok && now.Lease != nil && j.Link != "" {
+		j.Routes = slices.Clone(now.Lease.Routes)
+		if n.Config.Gateway == GatewayExternal && !n.Config.Internal {
+			j.Gateway = now.Lease.Router
+			if j.Gateway.IsValid() && !now.Lease.Addr.Contains(j.Gateway) {
+				j.Routes = append(j.Routes, Route{To: netip.PrefixFrom(j.Gateway, j.Gateway.BitLen())})
+			}
+		}
+	}
 	switch {
 	case n.Config.Internal:
 	case n.Config.Gateway == GatewayNone:
@@ -230,6 +259,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 				j.Gateway6 = s.Gateway
 			}
 		}
+		j.DisableGateway = n.Config.IPAM == IPAMExternal && !j.Gateway.IsValid()
 	}
 	return j, nil
 }
@@ -297,6 +327,9 @@ func (m *Manager) Leave(_ context.Context, id ID, eid EndpointID) error {
 	if e == nil {
 		return nil
 	}
+	if ep, ok := e.value().Endpoint(eid); ok && ep.Phase == PhaseJoined {
+		m.giveBack(e.value(), ep)
+	}
 	return m.changeEndpoint(e, eid, func(ep *Endpoint) {
 		if ep.Phase == PhaseJoined || ep.Phase == PhaseJoining {
 			ep.Phase = PhaseLeft
@@ -316,6 +349,9 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	}
 	n := e.value()
 	if ep, ok := n.Endpoint(eid); ok {
+		if ep.Phase == PhaseJoining || ep.Phase == PhaseCreated { // else Leave did it
+			m.giveBack(n, ep)
+		}
 		m.condemnEndpoint(e, ep)
 	} else {
 		m.condemnDamaged(e, func(d Damage) bool { return d.Endpoint == eid })

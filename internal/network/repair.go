@@ -92,6 +92,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.runRepairs(ctx) })
 	g.Go(func() error { return m.runSweeps(ctx) })
+	g.Go(func() error { return m.runWiring(ctx) })
+	g.Go(func() error { return m.runLeases(ctx) })
 	err := g.Wait()
 	m.rounds.Wait()
 	return err
@@ -277,6 +279,10 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 	switch ep.Phase {
 	case PhaseCreated:
 		return "never joined"
+	case PhaseJoining:
+		if ep.Sandbox == "" {
+			return "never joined" // it was given its lease
+		}
 	case PhaseLeft:
 		return "left and was not deleted"
 	case PhaseJoined:
@@ -290,7 +296,7 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 // grace is how long an endpoint must look dead before it is taken for dead.
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch ep.Phase {
-	case PhaseCreated:
+	case PhaseCreated, PhaseJoining:
 		if ep.Unsure {
 			return retryGrace
 		}

@@ -151,6 +151,8 @@ func (m *Manager) abandoned(n Network, ep Endpoint, forMAC bool) bool {
 		return true
 	case PhaseCreated:
 		return !forMAC
+	case PhaseJoining:
+		return !forMAC && ep.Sandbox == "" // it was given its lease
 	case PhaseJoined:
 		if alive, known := m.alive(ep.Sandbox); alive || !known {
 			return false

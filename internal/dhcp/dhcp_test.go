@@ -253,6 +253,36 @@ func TestLeaseOf(t *testing.T) {
 	}
 }
 
+// Whatever a server says is an address of a host with times in order, or an error.
+func FuzzGranted(f *testing.F) {
+	m, _ := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 5)), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 0, 0, 1))),
+		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(time.Minute)), dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(10, 0, 0, 1))),
+		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(&dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4(10, 8, 0, 0), Mask: net.CIDRMask(16, 32)}, Router: net.IPv4(0, 0, 0, 0)})))
+	f.Add(m.ToBytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := dhcpv4.FromBytes(b)
+		if err != nil {
+			return
+		}
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		l, err := granted(m, nil, at)
+		if err != nil {
+			return
+		}
+		if !l.Addr.IsValid() || !l.Addr.Addr().Is4() || l.Addr.Bits() == 0 || l.Addr.Addr().IsUnspecified() {
+			t.Errorf("granted %v", l.Addr)
+		}
+		if !l.Expire.IsZero() && (l.Renew.Before(at) || l.Rebind.Before(l.Renew) || l.Expire.Before(l.Rebind)) {
+			t.Errorf("times %v, %v, %v", l.Renew, l.Rebind, l.Expire)
+		}
+		for _, r := range l.Routes {
+			if !r.To.IsValid() || r.Via.IsValid() && !r.Via.Is4() {
+				t.Errorf("route %v", r)
+			}
+		}
+	})
+}
+
 // Frames that are cut off or lie about their length are nobody's.
 func FuzzPayload(f *testing.F) {
 	m, _ := dhcpv4.New()

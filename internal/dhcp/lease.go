@@ -82,8 +82,10 @@ func prefixLen(mask net.IPMask, addr netip.Addr) int {
 	if ones, bits := mask.Size(); bits == 32 && ones > 0 {
 		return ones
 	}
-	ones, _ := net.IP(addr.AsSlice()).DefaultMask().Size()
-	return ones
+	if ones, _ := net.IP(addr.AsSlice()).DefaultMask().Size(); ones > 0 {
+		return ones
+	}
+	return addr.BitLen()
 }
 
 func addrOf(ip net.IP) netip.Addr {

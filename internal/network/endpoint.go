@@ -239,10 +239,9 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	if now, ok := e.value().Endpoint(ep.ID); ok && now.Lease != nil && j.Link != "" {
 		j.Routes = slices.Clone(now.Lease.Routes)
 		if n.Config.Gateway == GatewayExternal && !n.Config.Internal {
-			j.Gateway = now.Lease.Router
-			if j.Gateway.IsValid() && !now.Lease.Addr.Contains(j.Gateway) {
-				j.Routes = append(j.Routes, Route{To: netip.PrefixFrom(j.Gateway, j.Gateway.BitLen())})
-			}
+			var first []Route
+			j.Gateway, first = now.Lease.gateway()
+			j.Routes = append(first, j.Routes...)
 		}
 	}
 	switch {

@@ -19,6 +19,8 @@ type fakeInside struct {
 	addrs map[EndpointID]Lease // what Configure left in containers
 
 	silent   bool // the server
+	router   netip.Addr
+	routes   []Route
 	term     time.Duration
 	granted  map[netip.Addr]EndpointID
 	next     netip.Addr
@@ -30,7 +32,8 @@ type fakeInside struct {
 func newInside() *fakeInside {
 	return &fakeInside{
 		wired: map[EndpointID]string{}, addrs: map[EndpointID]Lease{}, granted: map[netip.Addr]EndpointID{},
-		term: 80 * time.Second, next: netip.MustParseAddr("10.7.0.50"),
+		term: 80 * time.Second, next: netip.MustParseAddr("10.7.0.50"), router: netip.MustParseAddr("10.7.0.1"),
+		routes: []Route{{To: netip.MustParsePrefix("10.9.0.0/16"), Via: netip.MustParseAddr("10.7.0.9")}},
 	}
 }
 
@@ -70,8 +73,8 @@ func (i *fakeInside) leaseLocked(id EndpointID, a netip.Addr) Lease {
 	i.granted[a] = id
 	now := time.Now().UTC()
 	return Lease{
-		Addr: netip.PrefixFrom(a, 24), Router: netip.MustParseAddr("10.7.0.1"), Server: netip.MustParseAddr("10.7.0.1"), MTU: 1400,
-		Routes: []Route{{To: netip.MustParsePrefix("10.9.0.0/16"), Via: netip.MustParseAddr("10.7.0.9")}},
+		Addr: netip.PrefixFrom(a, 24), Router: i.router, Server: netip.MustParseAddr("10.7.0.1"), MTU: 1400,
+		Routes: i.routes,
 		From:   now, Renew: now.Add(i.term / 2), Rebind: now.Add(i.term * 7 / 8), Expire: now.Add(i.term),
 	}
 }

@@ -96,6 +96,7 @@ func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
 	if !ok || ep.Phase == PhaseDeleting {
 		return errGone
 	}
+	l.Routes = l.sane()
 	old := ep
 	ep.Addrs = []netip.Prefix{l.Addr}
 	if !slices.Equal(old.Addrs, ep.Addrs) {
@@ -112,6 +113,33 @@ func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
 	return m.changeEndpoint(e, id, func(ep *Endpoint) {
 		ep.Addrs, ep.Lease = []netip.Prefix{l.Addr}, &l
 	})
+}
+
+// sane are the routes of a lease that can be made: Docker starts no container if one
+// of them fails. Its own subnet is routed already, and a router has to be on the link.
+func (l Lease) sane() (routes []Route) {
+	onLink := func(a netip.Addr) bool {
+		return l.Addr.Contains(a) || slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Via.IsValid() && r.To.Contains(a) })
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, r := range l.Routes {
+		switch a := r.To.Addr(); {
+		case seen[r.To], !a.Is4(), a.IsMulticast(), a.IsLoopback(), r.To == l.Addr.Masked(), r.Via.IsValid() && !onLink(r.Via):
+			continue
+		}
+		seen[r.To] = true
+		routes = append(routes, r)
+	}
+	return routes
+}
+
+// gateway is the default route of a lease with what it takes to reach it.
+func (l Lease) gateway() (via netip.Addr, first []Route) {
+	direct := slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Via.IsValid() && r.To.Contains(l.Router) })
+	if l.Router.IsValid() && !l.Addr.Contains(l.Router) && !direct {
+		first = []Route{{To: netip.PrefixFrom(l.Router, l.Router.BitLen())}}
+	}
+	return l.Router, first
 }
 
 // stable tells whether the server will know the container again when it comes back.

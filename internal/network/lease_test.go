@@ -52,6 +52,33 @@ func TestLease(t *testing.T) {
 	})
 }
 
+// A server may say what cannot be done, or what is so anyway. None of it keeps a
+// container from starting.
+func TestOddRoutes(t *testing.T) {
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		for i, c := range []struct {
+			router string
+			routes []Route
+			want   []Route
+		}{
+			{"10.7.0.1", []Route{{To: prefix("10.7.0.0/24")}, {prefix("10.8.0.0/16"), addr("10.7.0.9")}, {prefix("10.8.0.0/16"), addr("10.7.0.8")}}, []Route{{prefix("10.8.0.0/16"), addr("10.7.0.9")}}},
+			{"192.0.2.1", nil, []Route{{To: prefix("192.0.2.1/32")}}},
+			{"192.0.2.1", []Route{{To: prefix("192.0.2.1/32")}, {prefix("10.8.0.0/16"), addr("192.0.2.1")}}, []Route{{To: prefix("192.0.2.1/32")}, {prefix("10.8.0.0/16"), addr("192.0.2.1")}}},
+			{"10.7.0.1", []Route{{prefix("10.8.0.0/16"), addr("192.0.2.7")}, {prefix("224.0.0.0/4"), addr("10.7.0.1")}}, nil},
+		} {
+			r.inside.with(func(i *fakeInside) { i.router, i.routes = addr(c.router), c.routes })
+			name := string(rune('a' + i))
+			r.endpoint("n", name, "")
+			j, err := r.Join(context.Background(), JoinRequest{Network: nid("n"), ID: eid(name), Sandbox: sandbox(name)})
+			if err != nil || j.Gateway != addr(c.router) || !slices.Equal(j.Routes, c.want) {
+				t.Errorf("%+v: Join says %+v, %v", c, j, err)
+			}
+		}
+	})
+}
+
 // No answer is an error in time, and nothing stays.
 func TestNoLease(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

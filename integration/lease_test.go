@@ -97,6 +97,25 @@ func TestLeases(t *testing.T) {
 			before = got
 			h.docker("network", "disconnect", "n", "dd")
 		}
+		h.network("graced", append(options, "--ipam-driver", "null", "--opt", "dhcp.release=5s")...)
+		h.container("ee", "graced", "--mac-address", "02:00:00:00:00:e1")
+		kept := h.address("ee", "graced")
+		has := func() bool { return strings.Contains(strings.Join(server.leases(), "\n"), kept+" ") }
+		h.docker("restart", "-t", "1", "ee")
+		if got := h.address("ee", "graced"); got != kept || !has() {
+			t.Errorf("after a restart it has %s instead of %s; the server has %q", got, kept, server.leases())
+		}
+		h.docker("rm", "-f", "ee")
+		if !has() {
+			t.Errorf("the lease was not kept: the server has %q", server.leases())
+		}
+		h.eventually("the lease is given back later", func() error {
+			if has() {
+				return fmt.Errorf("the server has %q", server.leases())
+			}
+			return nil
+		})
+		h.docker("network", "rm", "graced")
 		h.docker("rm", "-f", "aa", "bb")
 		h.eventually("the leases of aa and bb are given back", func() error {
 			if left := server.leases(); len(left) != 2 { // of cc and dd

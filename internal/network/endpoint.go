@@ -69,6 +69,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		return Endpoint{}, err
 	}
 	if n.Config.DHCP {
+		m.returned(e, ep)
 		return m.leased(ctx, e, ep)
 	}
 	return ep, nil
@@ -351,7 +352,9 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 		if ep.Phase == PhaseJoining || ep.Phase == PhaseCreated { // else Leave did it
 			m.giveBack(n, ep)
 		}
-		m.condemnEndpoint(e, ep)
+		if !m.part(e, ep) {
+			m.condemnEndpoint(e, ep)
+		}
 	} else {
 		m.condemnDamaged(e, func(d Damage) bool { return d.Endpoint == eid })
 	}

@@ -210,11 +210,11 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 		}
 		f.links[host] = ep.ID
 		f.ports[host] = fakePort{bridge: n.Config.Bridge, network: string(n.ID), endpoint: string(ep.ID), Port: want}
-	case PhaseCreated, PhaseLeft, PhaseDeleting:
+	case PhaseCreated, PhaseLeft, PhaseParting, PhaseDeleting:
 		if exists && !p.foreign {
 			delete(f.ports, host)
 		}
-		if _, linked := f.links[host]; linked && ep.Phase == PhaseDeleting {
+		if _, linked := f.links[host]; linked && (ep.Phase == PhaseDeleting || ep.Phase == PhaseParting) {
 			f.reap(n.ID, host)
 			return ErrLingering
 		}

@@ -190,6 +190,8 @@ func TestRelease(t *testing.T) {
 		{"", "", "printer", false},
 		{"dhcp.release=immediately", "", "printer", true},
 		{"dhcp.release=never", "", "", false},
+		{"dhcp.release=1m", "", "", true},
+		{"dhcp.release=1m", "", "printer", false}, // it runs out by then
 	} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			var options []string
@@ -212,6 +214,55 @@ func TestRelease(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A lease is kept for a while after its container, and given back if that does not
+// come again, also by another process.
+func TestReleaseLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("dhcp.release=10m")
+		r.inside.term = 24 * time.Hour
+		stop := func(name string) {
+			t.Helper()
+			r.leave("n", name)
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid(name)))
+		}
+		r.join("n", "a", "", "dhcp.client_id=printer")
+		first, _ := r.findEndpoint("a")
+		stop("a")
+		time.Sleep(5 * time.Minute)
+		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseParting || len(r.inside.released) > 0 || len(r.fabric.ports) > 0 || len(r.fabric.links) > 0 {
+			t.Errorf("the endpoint is %+v, released %v, ports %v, links %v", ep, r.inside.released, r.fabric.ports, r.fabric.links)
+		}
+		if uses := r.Uses(nid("n"), first.Addrs[0].Addr()); uses {
+			t.Error("its address is in use")
+		}
+		r.join("n", "b", "", "dhcp.client_id=printer")
+		time.Sleep(20 * time.Minute)
+		if _, there := r.findEndpoint("a"); there || len(r.inside.released) > 0 {
+			t.Errorf("the first endpoint stays: %v; released %v", there, r.inside.released)
+		}
+		stop("b")
+		time.Sleep(time.Minute)
+		r.restart()
+		time.Sleep(8 * time.Minute)
+		if len(r.inside.released) > 0 {
+			t.Errorf("released too early: %v", r.inside.released)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, there := r.findEndpoint("b"); there || len(r.inside.released) != 1 || len(r.fabric.ports) > 0 {
+			t.Errorf("the endpoint stays: %v; released %v, ports %v", there, r.inside.released, r.fabric.ports)
+		}
+
+		// Gone with its network, without a word.
+		r.join("n", "c", "", "dhcp.client_id=printer")
+		stop("c")
+		r.must(nil, r.DeleteNetwork(context.Background(), nid("n")))
+		time.Sleep(time.Minute)
+		if _, there := r.find("n"); there || len(r.inside.released) != 1 {
+			t.Errorf("the network stays: %v; released %v", there, r.inside.released)
+		}
+	})
 }
 
 // A client id is text or bytes, makes a MAC address that stays, and is for networks
@@ -286,7 +337,8 @@ func TestBadDHCPOptions(t *testing.T) {
 		"ipam=external dhcp=true dhcp.timeout=25s":      {`dhcp.timeout="25s"`, "1s..24s"},
 		"ipam=external dhcp=true dhcp.timeout=0.5s":     {`dhcp.timeout="0.5s"`, "1s..24s"},
 		"ipam=external dhcp=true dhcp.timeout=soon":     {`dhcp.timeout="soon"`, "1s..24s"},
-		"ipam=external dhcp=true dhcp.release=tomorrow": {`dhcp.release="tomorrow"`, "immediately, never"},
+		"ipam=external dhcp=true dhcp.release=721h":     {`dhcp.release="721h"`, "out of range"},
+		"ipam=external dhcp=true dhcp.release=tomorrow": {`dhcp.release="tomorrow"`, "immediately, never, or a time"},
 	} {
 		_, err := ParseOptions(opts(strings.Fields(options)...), false, nil)
 		refused(t, err, words...)

@@ -143,7 +143,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 			}
 			ep.Unsure = ep.Phase == PhaseCreated
 			n.Endpoints[id] = &ep
-			if ep.Phase != PhaseDeleting {
+			if ep.Phase != PhaseDeleting && ep.Phase != PhaseParting {
 				m.occupyLocked(n, ep)
 			}
 			if ep.Phase == PhaseJoined && n.SelfWired() {

@@ -53,6 +53,10 @@ const (
 	PhaseJoined   Phase = "joined"
 	PhaseLeft     Phase = "left"
 	PhaseDeleting Phase = "deleting"
+
+	// PhaseParting is an endpoint that Docker has deleted, of which nothing is left but
+	// a lease that is kept for a while (dhcp.release).
+	PhaseParting Phase = "parting"
 )
 
 // Subnet is one address pool of a network as Docker gave it.
@@ -94,6 +98,7 @@ type Endpoint struct {
 	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server
 	OwnMAC      bool              `json:"own_mac,omitempty"`   // MAC was given
 	Lease       *Lease            `json:"lease,omitempty"`     // the last one; it holds while Addrs has its address
+	Release     time.Time         `json:"release,omitzero"`    // when the lease of a parting one is given back
 	Sandbox     string            `json:"sandbox,omitempty"`   // path of the container's network namespace
 	Phase       Phase             `json:"phase"`
 	Changed     time.Time         `json:"changed"` // when Phase was entered

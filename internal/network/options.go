@@ -68,6 +68,7 @@ type Config struct {
 	DHCP        bool          `json:"dhcp,omitempty"` // the driver is the client for its containers
 	DHCPTimeout time.Duration `json:"dhcp_timeout,omitempty"`
 	DHCPRelease ReleaseMode   `json:"dhcp_release,omitempty"`
+	DHCPGrace   time.Duration `json:"dhcp_grace,omitempty"` // of ReleaseAfter
 
 	OVN          *OVN `json:"ovn,omitempty"` // nil: the network is on a plain bridge
 	PortSecurity bool `json:"port_security,omitempty"`

@@ -18,6 +18,7 @@ const (
 	ReleaseStable ReleaseMode = ""
 	ReleaseNow    ReleaseMode = "immediately"
 	ReleaseNever  ReleaseMode = "never"
+	ReleaseAfter  ReleaseMode = "after" // a time, unless it comes back
 )
 
 // Limits of dhcp.timeout. dockerd waits 30 seconds for an answer to a call, and the
@@ -26,6 +27,7 @@ const (
 	minDHCPTimeout     = time.Second
 	maxDHCPTimeout     = 24 * time.Second
 	defaultDHCPTimeout = 10 * time.Second
+	maxDHCPGrace       = 720 * time.Hour
 )
 
 var dhcpOptions = map[string]option[Config]{
@@ -43,9 +45,19 @@ var dhcpOptions = map[string]option[Config]{
 		}
 		return nil
 	}},
-	"dhcp.release": {"immediately, never", func(c *Config, v string) error {
+	"dhcp.release": {"immediately, never, or a time such as 10m, 1s..720h", func(c *Config, v string) (err error) {
 		c.DHCPRelease = ReleaseMode(strings.ToLower(v))
-		return oneOf(c.DHCPRelease, ReleaseNow, ReleaseNever)
+		if c.DHCPRelease == ReleaseNow || c.DHCPRelease == ReleaseNever {
+			return nil
+		}
+		c.DHCPRelease = ReleaseAfter
+		if c.DHCPGrace, err = time.ParseDuration(strings.ToLower(v)); err != nil {
+			return errors.New("unknown value")
+		}
+		if c.DHCPGrace < time.Second || c.DHCPGrace > maxDHCPGrace {
+			return errors.New("out of range")
+		}
+		return nil
 	}},
 }
 

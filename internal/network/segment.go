@@ -152,7 +152,7 @@ func (m *Manager) abandoned(n Network, ep Endpoint, forMAC bool) bool {
 	case PhaseCreated:
 		return !forMAC
 	case PhaseJoining:
-		return !forMAC && ep.Sandbox == "" // it was given its lease
+		return ep.Sandbox == "" && (!forMAC || !ep.Release.IsZero()) // it was given its lease, or gives it back
 	case PhaseJoined:
 		if alive, known := m.alive(ep.Sandbox); alive || !known {
 			return false

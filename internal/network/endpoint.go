@@ -236,7 +236,9 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	} else {
 		_, j.Link = ep.ID.Links()
 	}
-	m.keeper.poke()
+	if n.Config.DHCP {
+		m.keeper.poke()
+	}
 	if now, ok := e.value().Endpoint(ep.ID); ok && now.Lease != nil && j.Link != "" {
 		j.Routes = slices.Clone(now.Lease.Routes)
 		if n.Config.Gateway == GatewayExternal && !n.Config.Internal {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,6 +125,13 @@ func (i *fakeInside) Configure(_ context.Context, _ Network, ep Endpoint, _ *Lea
 		i.addrs[ep.ID] = *ep.Lease
 	}
 	return nil
+}
+
+// returned are the addresses whose leases were given back.
+func (i *fakeInside) returned() []netip.Addr {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.released)
 }
 
 func (i *fakeInside) at(name string) string {

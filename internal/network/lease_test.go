@@ -46,8 +46,8 @@ func TestLease(t *testing.T) {
 		}
 		r.leave("n", "a")
 		r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
-		if !slices.Equal(r.inside.released, []netip.Addr{netip.MustParseAddr("10.7.0.50")}) {
-			t.Errorf("released is %v", r.inside.released)
+		if !slices.Equal(r.inside.returned(), []netip.Addr{netip.MustParseAddr("10.7.0.50")}) {
+			t.Errorf("released is %v", r.inside.returned())
 		}
 	})
 }
@@ -209,8 +209,8 @@ func TestRelease(t *testing.T) {
 			r.must(nil, r.tryJoin("n", "a"))
 			r.leave("n", "a")
 			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
-			if got := len(r.inside.released); got > 1 || got == 1 != c.want {
-				t.Errorf("%+v: released %v", c, r.inside.released)
+			if got := len(r.inside.returned()); got > 1 || got == 1 != c.want {
+				t.Errorf("%+v: released %v", c, r.inside.returned())
 			}
 		})
 	}
@@ -231,27 +231,27 @@ func TestReleaseLater(t *testing.T) {
 		first, _ := r.findEndpoint("a")
 		stop("a")
 		time.Sleep(5 * time.Minute)
-		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseParting || len(r.inside.released) > 0 || len(r.fabric.ports) > 0 || len(r.fabric.links) > 0 {
-			t.Errorf("the endpoint is %+v, released %v, ports %v, links %v", ep, r.inside.released, r.fabric.ports, r.fabric.links)
+		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseParting || len(r.inside.returned()) > 0 || len(r.fabric.ports) > 0 || len(r.fabric.links) > 0 {
+			t.Errorf("the endpoint is %+v, released %v, ports %v, links %v", ep, r.inside.returned(), r.fabric.ports, r.fabric.links)
 		}
 		if uses := r.Uses(nid("n"), first.Addrs[0].Addr()); uses {
 			t.Error("its address is in use")
 		}
 		r.join("n", "b", "", "dhcp.client_id=printer")
 		time.Sleep(20 * time.Minute)
-		if _, there := r.findEndpoint("a"); there || len(r.inside.released) > 0 {
-			t.Errorf("the first endpoint stays: %v; released %v", there, r.inside.released)
+		if _, there := r.findEndpoint("a"); there || len(r.inside.returned()) > 0 {
+			t.Errorf("the first endpoint stays: %v; released %v", there, r.inside.returned())
 		}
 		stop("b")
 		time.Sleep(time.Minute)
 		r.restart()
 		time.Sleep(8 * time.Minute)
-		if len(r.inside.released) > 0 {
-			t.Errorf("released too early: %v", r.inside.released)
+		if len(r.inside.returned()) > 0 {
+			t.Errorf("released too early: %v", r.inside.returned())
 		}
 		time.Sleep(2 * time.Minute)
-		if _, there := r.findEndpoint("b"); there || len(r.inside.released) != 1 || len(r.fabric.ports) > 0 {
-			t.Errorf("the endpoint stays: %v; released %v, ports %v", there, r.inside.released, r.fabric.ports)
+		if _, there := r.findEndpoint("b"); there || len(r.inside.returned()) != 1 || len(r.fabric.ports) > 0 {
+			t.Errorf("the endpoint stays: %v; released %v, ports %v", there, r.inside.returned(), r.fabric.ports)
 		}
 
 		// Gone with its network, without a word.
@@ -259,8 +259,8 @@ func TestReleaseLater(t *testing.T) {
 		stop("c")
 		r.must(nil, r.DeleteNetwork(context.Background(), nid("n")))
 		time.Sleep(time.Minute)
-		if _, there := r.find("n"); there || len(r.inside.released) != 1 {
-			t.Errorf("the network stays: %v; released %v", there, r.inside.released)
+		if _, there := r.find("n"); there || len(r.inside.returned()) != 1 {
+			t.Errorf("the network stays: %v; released %v", there, r.inside.returned())
 		}
 	})
 }

@@ -205,8 +205,8 @@ type Joined struct {
 
 // Route is one beside the default route.
 type Route struct {
-	To  netip.Prefix
-	Via netip.Addr // invalid: its hosts are on the link
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // invalid: its hosts are on the link
 }
 
 // Join makes the endpoint's port and returns when it is proved to work: the

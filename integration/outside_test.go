@@ -52,7 +52,7 @@ func (p place) dhcpServer(subnet string, args ...string) (stop func()) {
 	p.h.must(bringDnsmasq())
 	file := "/tmp/dnsmasq-" + p.name
 	p.h.sh(fmt.Sprintf("setsid nsenter --net=%[1]s "+dnsmasq+" --keep-in-foreground --user=root --conf-file=/dev/null --port=0 --interface=eth0 --bind-interfaces "+
-		"--dhcp-range=%[2]s.50,%[2]s.99,255.255.255.0,2m --dhcp-option=3,%[2]s.1 --dhcp-leasefile=%[3]s.leases --pid-file= --log-facility=- --log-dhcp --no-ping %[4]s "+
+		"--dhcp-range=%[2]s.50,%[2]s.199,255.255.255.0,2m --dhcp-option=3,%[2]s.1 --dhcp-leasefile=%[3]s.leases --pid-file= --log-facility=- --log-dhcp --no-ping %[4]s "+
 		"</dev/null >>%[3]s.log 2>&1 & echo $! >%[3]s.pid", p.netns, subnet, file, strings.Join(args, " ")))
 	p.h.eventually("dnsmasq listens", func() error {
 		if log := p.serverLog(); !strings.Contains(log, "IP range") {

@@ -20,8 +20,9 @@ type EndpointRequest struct {
 	Published int // ports that -p asks this endpoint to publish
 }
 
-// CreateEndpoint enters an endpoint and returns it. Nothing is made yet: dockerd
-// holds its own lock for the whole network here and takes none in Join. The same
+// CreateEndpoint enters an endpoint and returns it. Nothing is made yet, dockerd
+// holds its own lock for the whole network here and takes none in Join; but where the
+// address is a server's to give, the port is made and the server asked. The same
 // request again returns the same endpoint. On an error nothing stays.
 func (m *Manager) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoint, error) {
 	ep, err := m.createEndpoint(ctx, req)

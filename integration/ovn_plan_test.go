@@ -136,8 +136,16 @@ func TestOVNPlanIPAM(t *testing.T) {
 		p.leases("bb", "second")
 		p.leases("cc", "third")
 		p.ping("cc", p.address("bb", "second"))
-		p.docker("rm", "-f", "aa", "bb", "cc")
-		p.docker("network", "rm", "first", "second", "third")
+
+		// With our own IPAM, of this host alone and of all hosts.
+		p.network("fourth", "--opt", "ipam=ovn", "--opt", "ovn.switch=ls3", "--ipam-driver", "ovs-container-network", "--subnet", "10.91.0.0/24")
+		p.network("fifth", "--opt", "ipam=ovn", "--opt", "ovn.switch=ls4", "--ipam-driver", "ovs-container-network", "--ipam-opt", "ovn.switch=ls4", "--subnet", "10.92.0.0/24")
+		for name, network := range map[string]string{"dd": "fourth", "ee": "fifth"} {
+			p.container(name, network)
+			p.leases(name, network)
+		}
+		p.docker("rm", "-f", "aa", "bb", "cc", "dd", "ee")
+		p.docker("network", "rm", "first", "second", "third", "fourth", "fifth")
 		if left := p.nbctl("--bare", "--columns=name", "list", "Logical_Switch"); left != "ls2" {
 			t.Errorf("a switch of others has to stay; there are %q", left)
 		}

@@ -72,7 +72,7 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 	l, err := m.inside.Acquire(ask, n, ep, netip.Addr{})
 	end()
 	if err != nil {
-		return fmt.Errorf("%w (dhcp.timeout is %s, %s)", err, n.Config.DHCPTimeout, n.Config.segment())
+		return fmt.Errorf("%w (dhcp.timeout is %s, %s)", err, n.Config.DHCPTimeout, segmentOf(n, ep))
 	}
 	return m.adopt(e, id, l)
 }
@@ -93,6 +93,7 @@ func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
 		if err != nil {
 			return fmt.Errorf("the DHCP server %s gave an address to two: %w", l.Server, err)
 		}
+		defer m.entered(id)
 		for _, other := range evicted {
 			m.kill(e, other)
 		}

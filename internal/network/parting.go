@@ -48,6 +48,7 @@ func (m *Manager) endParting(ctx context.Context, id ID, eid EndpointID) {
 	}
 	ep.Addrs = []netip.Prefix{ep.Lease.Addr}
 	evicted, err := m.occupy(n, ep)
+	defer m.entered(eid)
 	for _, other := range evicted {
 		m.kill(e, other)
 	}

@@ -164,7 +164,7 @@ func granted(ack *dhcpv4.DHCPv4, mac net.HardwareAddr, at time.Time) (Lease, err
 // message, or refused, or ctx ends.
 func (c *conn) exchange(ctx context.Context, f frame, kind dhcpv4.MessageType) (answer *dhcpv4.DHCPv4, from net.HardwareAddr, err error) {
 	begin := time.Now()
-	for wait := patience; ; wait *= 2 {
+	for wait := patience; ; wait = min(2*wait, 16*patience) {
 		f.msg.NumSeconds = uint16(min(time.Since(begin)/time.Second, 0xffff))
 		if err := c.send(f, c.port.MAC); err != nil {
 			return nil, nil, err

@@ -119,9 +119,6 @@ var errLate = errors.New("nothing came in time")
 
 // receive waits for a message to a client, whose it may be.
 func (c *conn) receive(ctx context.Context, until time.Time) (*dhcpv4.DHCPv4, net.HardwareAddr, error) {
-	if end, ok := ctx.Deadline(); ok && end.Before(until) {
-		until = end
-	}
 	if err := c.file.SetReadDeadline(until); err != nil {
 		return nil, nil, err
 	}

@@ -130,6 +130,26 @@ func (w *wire) acquire(want string) Lease {
 	return l
 }
 
+// heard counts the frames that arrived at the server's end.
+func (w *wire) heard() int {
+	w.t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/net/dev")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(b), "srv:")
+	n, err := strconv.Atoi(strings.Fields(line)[1])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// lateContext ends a while after its deadline, as one does whose timer is late.
+type lateContext struct{ context.Context }
+
+func (c lateContext) Deadline() (time.Time, bool) { return time.Now(), true }
+
 // A lease from a real server: got, renewed, rebound by another, refused, given back.
 func TestClient(t *testing.T) {
 	done := make(chan struct{})
@@ -144,10 +164,14 @@ func TestClient(t *testing.T) {
 func testClient(t *testing.T) {
 	w := newWire(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
-	if _, err := Acquire(ctx, w.port, netip.Addr{}); !errors.Is(err, ErrSilent) {
+	before := w.heard()
+	if _, err := Acquire(lateContext{ctx}, w.port, netip.Addr{}); !errors.Is(err, ErrSilent) {
 		t.Errorf("without a server: %v", err)
 	}
 	cancel()
+	if n := w.heard() - before; n < 2 || n > 5 {
+		t.Errorf("without a server %d frames were sent", n)
+	}
 
 	stop := w.serve("--dhcp-range=10.7.0.50,10.7.0.60,255.255.255.0,10m", "--dhcp-option=3,10.7.0.1", "--dhcp-option=6,10.7.0.2,10.7.0.3",
 		"--dhcp-option=15,lan.example", "--dhcp-option=26,1400", "--dhcp-option=121,10.8.0.0/16,10.7.0.9,0.0.0.0/0,10.7.0.254,10.9.1.0/24,0.0.0.0")

@@ -62,7 +62,11 @@ func (f *fakeFabric) hold() (release func()) {
 	gate := make(chan struct{})
 	f.with(func(f *fakeFabric) { f.gate = gate })
 	return sync.OnceFunc(func() {
-		f.with(func(f *fakeFabric) { f.gate = nil })
+		f.with(func(f *fakeFabric) {
+			if f.gate == gate { // else the next hold began
+				f.gate = nil
+			}
+		})
 		close(gate)
 	})
 }
@@ -84,12 +88,11 @@ func (f *fakeFabric) Ready(ctx context.Context, _ Config) error {
 	if !f.isDown() {
 		return ctx.Err()
 	}
-	wait := time.NewTimer(f.budget)
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
+	wait, end := context.WithTimeout(ctx, f.budget)
+	defer end()
+	<-wait.Done()
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	case <-wait.C:
 	}
 	if f.isDown() {
 		return errUnreachable
@@ -232,7 +235,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 // reap removes a link in the background, as the kernel takes its time.
 func (f *fakeFabric) reap(id ID, host string) {
 	dirty := f.dirty
-	time.AfterFunc(f.linger, func() {
+	time.AfterFunc(max(f.linger, time.Nanosecond), func() { // see alarm
 		f.with(func(f *fakeFabric) { delete(f.links, host) })
 		dirty(id)
 	})

@@ -93,16 +93,16 @@ func (m *Manager) runLeases(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(leaseWorkers)
 	defer workers.Wait() //nolint:errcheck // the workers return no error
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	next := newAlarm(0)
+	defer next.stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.keeper.wake:
-		case <-timer.C:
+		case <-next.rung:
 		}
-		timer.Reset(m.lookAfter(ctx, &workers))
+		next.set(m.lookAfter(ctx, &workers))
 	}
 }
 

@@ -115,27 +115,21 @@ func (m *Manager) bringIn(ctx context.Context, n Network, ep Endpoint) error {
 
 // runWiring brings links into sandboxes that were not there at the Join.
 func (m *Manager) runWiring(ctx context.Context) error {
-	look := time.NewTicker(wireLook)
-	defer look.Stop()
+	look := newAlarm(0)
+	defer look.stop()
 	for {
-		todo := m.wiring.list()
-		if len(todo) == 0 {
-			look.Stop()
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-m.wiring.wake:
-			}
-			look.Reset(wireLook)
-			continue
-		}
-		for _, eid := range slices.Sorted(maps.Keys(todo)) {
-			m.tryWire(ctx, eid, todo[eid])
-		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
+		case <-m.wiring.wake:
+		case <-look.rung:
+		}
+		todo := m.wiring.list()
+		for _, eid := range slices.Sorted(maps.Keys(todo)) {
+			m.tryWire(ctx, eid, todo[eid])
+		}
+		if len(todo) > 0 {
+			look.set(wireLook)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 	var owners []network.Endpoint
 	for _, ep := range eps {
 		if ep.Phase == network.PhaseJoining && c.book != nil {
-			if err := f.elsewhere(ctx, v, c.book, ep); err != nil {
+			if err := errors.Join(f.elsewhere(ctx, v, c.book, ep), f.checkPorts(ctx, c, ep)); err != nil {
 				errs[ep.ID] = err
 				continue
 			}

@@ -53,12 +53,14 @@ var clientFrames = []unix.SockFilter{
 }
 
 // dial opens the socket in the namespace of the port.
-func dial(p Port) (*conn, error) {
+func dial(p Port) (*conn, error) { return dialFor(p, clientFrames) }
+
+func dialFor(p Port, frames []unix.SockFilter) (*conn, error) {
 	fd, err := socketIn(p.NetNS)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	filter := unix.SockFprog{Len: uint16(len(clientFrames)), Filter: &clientFrames[0]}
+	filter := unix.SockFprog{Len: uint16(len(frames)), Filter: &frames[0]}
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)
 	if err == nil {
 		// Only now: before it has a protocol, nothing comes in. Of all protocols: such a

@@ -261,7 +261,7 @@ func (s *Server) createEndpoint(ctx context.Context, r createEndpointRequest) (c
 		for _, a := range ep.Addrs { // chosen by the driver
 			if a.Addr().Is4() {
 				resp.Interface.Address = a.String()
-			} else {
+			} else if resp.Interface.AddressIPv6 == "" {
 				resp.Interface.AddressIPv6 = a.String()
 			}
 		}

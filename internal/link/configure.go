@@ -47,7 +47,11 @@ func (k *Kernel) Configure(path string, index int, old, want Settings) error {
 		if !want.Addr.IsValid() {
 			return nil
 		}
-		if err := h.AddrReplace(l, &netlink.Addr{IPNet: ipNet(want.Addr)}); err != nil {
+		addr := &netlink.Addr{IPNet: ipNet(want.Addr)}
+		if want.Addr.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD // as Docker gives it: it can be used at once
+		}
+		if err := h.AddrReplace(l, addr); err != nil {
 			return fmt.Errorf("give address %s: %w", want.Addr, err)
 		}
 		for _, r := range want.Routes {

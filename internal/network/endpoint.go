@@ -267,6 +267,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	}
 	if n.Config.DHCP {
 		m.keeper.poke()
+		m.keeper6.poke()
 	}
 	if now, ok := e.value().Endpoint(ep.ID); ok && now.Lease != nil && j.Link != "" {
 		j.Routes = slices.Clone(now.Lease.Routes)
@@ -275,6 +276,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 			j.Gateway, first = now.Lease.gateway()
 			j.Routes = append(first, j.Routes...)
 		}
+		m.joined6(n, now, &j)
 	}
 	switch {
 	case n.Config.Internal:

@@ -28,6 +28,8 @@ type fakeInside struct {
 	asks     []string // what the server was asked, with the time since start
 	start    time.Time
 	released []netip.Addr
+
+	fakeInside6
 }
 
 func newInside() *fakeInside {

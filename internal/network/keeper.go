@@ -20,6 +20,9 @@ const (
 
 // keeper remembers when leases are to be looked after.
 type keeper struct {
+	due  func(Endpoint) time.Time                                        // zero for never
+	tend func(ctx context.Context, id ID, ep Endpoint) (again time.Time) // zero if it was done
+
 	wake chan struct{} // capacity 1
 
 	mu   sync.Mutex // guards the following
@@ -27,7 +30,8 @@ type keeper struct {
 	next map[EndpointID]time.Time // after a try that failed
 }
 
-func (k *keeper) init() {
+func (k *keeper) init(due func(Endpoint) time.Time, tend func(context.Context, ID, Endpoint) time.Time) {
+	k.due, k.tend = due, tend
 	k.wake = make(chan struct{}, 1)
 	k.busy = make(map[EndpointID]bool)
 	k.next = make(map[EndpointID]time.Time)
@@ -60,11 +64,11 @@ func (k *keeper) begin(ep Endpoint, now time.Time) (due time.Time, mine bool) {
 	if k.busy[ep.ID] {
 		return time.Time{}, false
 	}
-	due = dueFor(ep)
+	due = k.due(ep)
 	if next, failed := k.next[ep.ID]; failed && next.After(due) {
 		due = next
 	}
-	if dueFor(ep).IsZero() || due.After(now) {
+	if k.due(ep).IsZero() || due.After(now) {
 		return due, false
 	}
 	k.busy[ep.ID] = true
@@ -88,8 +92,8 @@ func (k *keeper) forget(id EndpointID) {
 	delete(k.next, id)
 }
 
-// runLeases looks after all leases until ctx ends.
-func (m *Manager) runLeases(ctx context.Context) error {
+// runLeases looks after the leases of a keeper until ctx ends.
+func (m *Manager) runLeases(ctx context.Context, k *keeper) error {
 	var workers errgroup.Group
 	workers.SetLimit(leaseWorkers)
 	defer workers.Wait() //nolint:errcheck // the workers return no error
@@ -99,15 +103,15 @@ func (m *Manager) runLeases(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-m.keeper.wake:
+		case <-k.wake:
 		case <-next.rung:
 		}
-		next.set(m.lookAfter(ctx, &workers))
+		next.set(m.lookAfter(ctx, k, &workers))
 	}
 }
 
 // lookAfter starts what is due now, and returns how long nothing else is.
-func (m *Manager) lookAfter(ctx context.Context, workers *errgroup.Group) (wait time.Duration) {
+func (m *Manager) lookAfter(ctx context.Context, k *keeper, workers *errgroup.Group) (wait time.Duration) {
 	wait = time.Hour
 	for _, n := range m.Networks() {
 		if !n.Config.DHCP || n.Phase != PhaseActive {
@@ -115,11 +119,11 @@ func (m *Manager) lookAfter(ctx context.Context, workers *errgroup.Group) (wait 
 		}
 		now := m.now()
 		for _, ep := range n.Endpoints {
-			due, mine := m.keeper.begin(*ep, now)
+			due, mine := k.begin(*ep, now)
 			switch {
 			case mine:
 				workers.Go(func() error {
-					m.keeper.end(ep.ID, m.tend(ctx, n.ID, *ep))
+					k.end(ep.ID, k.tend(ctx, n.ID, *ep))
 					return nil
 				})
 			case !due.IsZero():
@@ -157,7 +161,7 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	if alive, known := m.alive(ep.Sandbox); known && !alive {
 		return now.Add(leaseAgain) // it will be swept
 	}
-	had := len(ep.Addrs) > 0
+	had := ep.Has4()
 	err := ErrLeaseRefused
 	var l Lease
 	if had && !ep.Lease.ends(now) {
@@ -185,7 +189,7 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	case err == nil:
 		return time.Time{}
 	case refused:
-		if ep, ok := e.value().Endpoint(eid); ok && len(ep.Addrs) > 0 {
+		if ep, ok := e.value().Endpoint(eid); ok && ep.Has4() {
 			log.Warn("a lease ran out and no server prolongs it: its address is taken off the container", "err", err)
 			m.loseAddress(ctx, e, ep)
 		}
@@ -236,7 +240,7 @@ func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l L
 	}
 	l = *ep.Lease // what of it can be made
 	old := before.Lease
-	if len(before.Addrs) == 0 {
+	if !before.Has4() {
 		old = nil
 	}
 	if old != nil && old.Addr == l.Addr && old.Router == l.Router && slices.Equal(old.Routes, l.Routes) {
@@ -252,13 +256,10 @@ func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l L
 // loseAddress takes the address of a lease that is over off a container.
 func (m *Manager) loseAddress(ctx context.Context, e *entry, ep Endpoint) {
 	n := e.value()
-	gone := ep
-	gone.MAC = ""
-	m.vacate(n, gone)
-	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) { ep.Addrs = nil })
+	err := m.readdress(e, ep.ID, false, nil, func(*Endpoint) {})
 	if err == nil {
 		bare := ep
-		bare.Addrs = nil
+		bare.setFamily(false, nil)
 		m.repair.add(n.ID, 0)
 		err = m.inside.Configure(ctx, n, bare, ep.Lease)
 	}

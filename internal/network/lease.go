@@ -69,10 +69,15 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 	ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
 	defer cancel()
 	end := Outside(ctx)
-	l, err := m.inside.Acquire(ask, n, ep, netip.Addr{})
+	l, six, err := m.acquire(ask, n, ep)
 	end()
 	if err != nil {
 		return fmt.Errorf("%w (dhcp.timeout is %s, %s)", err, n.Config.DHCPTimeout, segmentOf(n, ep))
+	}
+	if six != nil {
+		if err := m.adopt6(e, id, *six); err != nil {
+			return err
+		}
 	}
 	return m.adopt(e, id, l)
 }
@@ -80,29 +85,12 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 // adopt makes the address of a lease the endpoint's, unless somebody in its segment
 // has it.
 func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
-	n := e.value()
-	ep, ok := n.Endpoint(id)
-	if !ok || ep.Phase == PhaseDeleting {
-		return errGone
-	}
 	l.Routes = l.sane()
-	old := ep
-	ep.Addrs = []netip.Prefix{l.Addr}
-	if !slices.Equal(old.Addrs, ep.Addrs) {
-		evicted, err := m.occupy(n, ep)
-		if err != nil {
-			return fmt.Errorf("the DHCP server %s gave an address to two: %w", l.Server, err)
-		}
-		defer m.entered(id)
-		for _, other := range evicted {
-			m.kill(e, other)
-		}
-		old.MAC = "" // that one stays
-		m.vacate(n, old)
+	err := m.readdress(e, id, false, []netip.Prefix{l.Addr}, func(ep *Endpoint) { ep.Lease = &l })
+	if err != nil && !errors.Is(err, errGone) {
+		return fmt.Errorf("the DHCP server %s gave an address to two: %w", l.Server, err)
 	}
-	return m.changeEndpoint(e, id, func(ep *Endpoint) {
-		ep.Addrs, ep.Lease = []netip.Prefix{l.Addr}, &l
-	})
+	return err
 }
 
 // sane are the routes of a lease that can be made: Docker starts no container if one
@@ -138,10 +126,6 @@ func (ep Endpoint) stable() bool { return ep.ClientID != "" || ep.OwnMAC }
 // giveBack releases the lease of an endpoint whose container goes, once, if its
 // network is to.
 func (m *Manager) giveBack(n Network, ep Endpoint) {
-	l := ep.Lease
-	if l == nil || len(ep.Addrs) == 0 || l.ends(m.now()) {
-		return
-	}
 	switch n.Config.DHCPRelease {
 	case ReleaseNever:
 		return
@@ -149,6 +133,11 @@ func (m *Manager) giveBack(n Network, ep Endpoint) {
 		if ep.stable() {
 			return
 		}
+	}
+	m.giveBack6(n, ep)
+	l := ep.Lease
+	if l == nil || !ep.Has4() || l.ends(m.now()) {
+		return
 	}
 	if err := m.inside.Release(n, ep); err != nil {
 		m.log.Debug("a lease was not released and will run out", "nid", n.ID, "eid", ep.ID, "addr", l.Addr, "err", err)

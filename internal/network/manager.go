@@ -55,12 +55,13 @@ type Manager struct {
 	docker  atomic.Pointer[string] // names the engine that dockerwatch follows
 	waiting watched                // containers that may start next
 
-	rev    atomic.Uint64  // the last revision given to a network or an endpoint
-	rounds sync.WaitGroup // the goroutines that run Apply
-	repair repairQueue
-	wiring wiring
-	keeper keeper
-	look   chan struct{} // capacity 1: leftovers are to be looked for soon
+	rev             atomic.Uint64  // the last revision given to a network or an endpoint
+	rounds          sync.WaitGroup // the goroutines that run Apply
+	repair          repairQueue
+	wiring          wiring
+	keeper, keeper6 keeper
+	quiet6          quiet6
+	look            chan struct{} // capacity 1: leftovers are to be looked for soon
 
 	failures failureLog
 }
@@ -121,7 +122,8 @@ func NewManager(o Options, loaded []Network) *Manager {
 	m.failures.last, m.failures.count = make(map[ID]error), make(map[ID]int)
 	m.waiting.init()
 	m.wiring.init()
-	m.keeper.init()
+	m.keeper.init(dueFor, m.tend)
+	m.keeper6.init(dueFor6, m.keepLease6)
 	for _, n := range loaded {
 		n.Rev = m.rev.Add(1)
 		// What was being made when the last process died is undone: Docker was

@@ -99,6 +99,7 @@ type Endpoint struct {
 	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server
 	OwnMAC      bool              `json:"own_mac,omitempty"`   // MAC was given
 	Lease       *Lease            `json:"lease,omitempty"`     // the last one; it holds while Addrs has its address
+	Lease6      *Lease6           `json:"lease6,omitempty"`    // the same for IPv6
 	Release     time.Time         `json:"release,omitzero"`    // when the lease of a parting one is given back
 	Sandbox     string            `json:"sandbox,omitempty"`   // path of the container's network namespace
 	Phase       Phase             `json:"phase"`

@@ -11,7 +11,7 @@ func (m *Manager) part(e *entry, ep Endpoint) bool {
 	n, l := e.value(), ep.Lease
 	at := m.now().Add(n.Config.DHCPGrace).UTC()
 	switch {
-	case n.Config.DHCPRelease != ReleaseAfter || !ep.stable() || n.Phase != PhaseActive || l == nil || len(ep.Addrs) == 0,
+	case n.Config.DHCPRelease != ReleaseAfter || !ep.stable() || n.Phase != PhaseActive || l == nil || !ep.Has4(),
 		ep.Phase == PhaseDeleting || ep.Phase == PhaseParting, !l.Expire.IsZero() && at.After(l.Expire): // it will have run out by then
 		return false
 	}
@@ -47,6 +47,9 @@ func (m *Manager) endParting(ctx context.Context, id ID, eid EndpointID) {
 		return
 	}
 	ep.Addrs = []netip.Prefix{ep.Lease.Addr}
+	if ep.Lease6 != nil {
+		ep.Addrs = append(ep.Addrs, ep.Lease6.Addrs...)
+	}
 	evicted, err := m.occupy(n, ep)
 	defer m.entered(eid)
 	for _, other := range evicted {
@@ -80,5 +83,6 @@ func (m *Manager) releaseAlone(ctx context.Context, e *entry, ep Endpoint) error
 	if err := m.fabric.Await(ctx, e.value(), ep.ID); err != nil {
 		return err
 	}
+	m.giveBack6(e.value(), ep)
 	return m.inside.Release(e.value(), ep)
 }

@@ -93,7 +93,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.runRepairs(ctx) })
 	g.Go(func() error { return m.runSweeps(ctx) })
 	g.Go(func() error { return m.runWiring(ctx) })
-	g.Go(func() error { return m.runLeases(ctx) })
+	g.Go(func() error { return m.runLeases(ctx, &m.keeper) })
+	g.Go(func() error { return m.runLeases(ctx, &m.keeper6) })
 	err := g.Wait()
 	m.rounds.Wait()
 	return err

@@ -50,6 +50,7 @@ type EndpointReport struct {
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
 	Lease       *Lease            `json:"lease,omitempty"`
+	Lease6      *Lease6           `json:"lease6,omitempty"`
 	EndpointStatus
 }
 
@@ -94,15 +95,18 @@ func (m *Manager) report(n Network) Report {
 		p := n.Port(ep)
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
-			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, Lease: ep.Lease, EndpointStatus: seen.Endpoints[ep.ID],
+			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, Lease: ep.Lease, Lease6: ep.Lease6, EndpointStatus: seen.Endpoints[ep.ID],
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
 			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil
 		} else if ep.Phase == PhaseJoined && n.SelfWired() && e.Home && m.now().Sub(ep.Changed) > wireWait {
 			e.Health, e.Reason, e.Mend = "degraded", "its link could not be brought into the container", []string{"restart the container"}
-		} else if ep.Phase == PhaseJoined && ep.Lease != nil && len(ep.Addrs) == 0 {
+		} else if ep.Phase == PhaseJoined && ep.Lease != nil && !ep.Has4() {
 			e.Health, e.Reason = "degraded", "its lease of "+ep.Lease.Addr.Addr().String()+" is over and no DHCP server gives another one"
 			e.Mend = []string{"see whether the DHCP server " + ep.Lease.Server.String() + " runs"}
+		} else if ep.Phase == PhaseJoined && ep.Lease6 != nil && !ep.Has6() {
+			e.Health, e.Reason = "degraded", "its IPv6 address "+ep.Lease6.Addrs[0].Addr().String()+" is over and nobody gives another one"
+			e.Mend = []string{"see whether the router or the DHCPv6 server runs"}
 		} else if err := failed[ep.ID]; err != nil && (ep.Phase == PhaseJoined || ep.Phase == PhaseDeleting) {
 			e.Health, e.Reason = "degraded", err.Error()
 		}

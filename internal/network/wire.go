@@ -30,6 +30,15 @@ type Inside interface {
 	// not those of old any more if it has no part in them. Without addresses of ep it
 	// has none.
 	Configure(ctx context.Context, n Network, ep Endpoint, old *Lease) error
+
+	// Acquire6 gets what IPv6 there is for ep; it may run beside Acquire. The error is
+	// an ErrNoIPv6 if none was heard of for the time listen.
+	Acquire6(ctx context.Context, n Network, ep Endpoint, listen time.Duration) (Lease6, error)
+	// Renew6, Release6 and Configure6 are for IPv6 what their namesakes are for a lease.
+	// Release6 is called for what a server has granted.
+	Renew6(ctx context.Context, n Network, ep Endpoint, all bool) (Lease6, error)
+	Release6(n Network, ep Endpoint) error
+	Configure6(ctx context.Context, n Network, ep Endpoint, old *Lease6) error
 }
 
 // Engines up to 27 make the sandbox of a starting container after its Join, a
@@ -110,7 +119,10 @@ func (m *Manager) bringIn(ctx context.Context, n Network, ep Endpoint) error {
 	if err := m.inside.Wire(ctx, ep); err != nil || ep.Lease == nil {
 		return err
 	}
-	return m.inside.Configure(ctx, n, ep, nil)
+	if err := m.inside.Configure(ctx, n, ep, nil); err != nil || !ep.Has6() {
+		return err
+	}
+	return m.inside.Configure6(ctx, n, ep, nil)
 }
 
 // runWiring brings links into sandboxes that were not there at the Join.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/dhcp"
@@ -17,6 +18,42 @@ import (
 type Inside struct {
 	Links   *link.Kernel
 	Sandbox func(path string) string // where a sandbox path of dockerd's is seen from here
+
+	mu   sync.Mutex // guards the following
+	lent map[string]*loan
+}
+
+// loan is a device that is up while it is still here.
+type loan struct {
+	users int
+	back  func() error
+}
+
+// lend lends a device to one more.
+func (i *Inside) lend(peer string) (back func() error, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	l := i.lent[peer]
+	if l == nil {
+		l = &loan{}
+		if l.back, err = i.Links.Lend(peer); err != nil {
+			return nil, err
+		}
+		if i.lent == nil {
+			i.lent = make(map[string]*loan)
+		}
+		i.lent[peer] = l
+	}
+	l.users++
+	return func() error {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if l.users--; l.users > 0 {
+			return nil
+		}
+		delete(i.lent, peer)
+		return l.back()
+	}, nil
 }
 
 // Wire implements network.Inside.
@@ -60,7 +97,7 @@ func (i *Inside) use(ep network.Endpoint, ask func(dhcp.Port) error) (err error)
 	}
 	if home {
 		_, peer := ep.ID.Links()
-		back, err := i.Links.Lend(peer)
+		back, err := i.lend(peer)
 		if err != nil {
 			return err
 		}
@@ -110,7 +147,7 @@ func (i *Inside) Configure(_ context.Context, n network.Network, ep network.Endp
 	if old != nil {
 		was = settings(n, *old)
 	}
-	if len(ep.Addrs) > 0 {
+	if ep.Has4() {
 		want = settings(n, *ep.Lease)
 	}
 	return i.Links.Configure(p.NetNS, p.Index, was, want)

@@ -1,0 +1,126 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// dueFor6 is when something has to be done for the IPv6 of an endpoint, zero for
+// never.
+func dueFor6(ep Endpoint) time.Time {
+	if ep.Lease6 == nil || ep.Phase != PhaseJoined {
+		return time.Time{}
+	}
+	return ep.Lease6.Renew
+}
+
+// keepLease6 does what is due for the IPv6 of an endpoint, and returns when to try
+// again if that failed.
+func (m *Manager) keepLease6(ctx context.Context, id ID, ep Endpoint) (again time.Time) {
+	e := m.entry(id)
+	if e == nil {
+		return time.Time{}
+	}
+	n := e.value()
+	ep, ok := n.Endpoint(ep.ID)
+	if !ok || ep.Phase != PhaseJoined || ep.Lease6 == nil {
+		return time.Time{}
+	}
+	now := m.now()
+	if alive, known := m.alive(ep.Sandbox); known && !alive {
+		return now.Add(leaseAgain) // it will be swept
+	}
+	l, refused, err := m.again6(ctx, e, n, ep)
+	if ctx.Err() != nil {
+		return now.Add(leaseAgain)
+	}
+	if err == nil {
+		err = m.settle6(ctx, e, ep.ID, l)
+	}
+	log := m.log.With("nid", id, "eid", ep.ID, "addrs", ep.Lease6.Addrs)
+	now = m.now()
+	switch {
+	case err == nil:
+		return time.Time{}
+	case refused:
+		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Has6() {
+			log.Warn("IPv6 addresses ran out and nobody prolongs them: they are taken off the container", "err", err)
+			m.lose6(ctx, e, ep)
+		}
+		return now.Add(jitter(leaseRarely / 2))
+	}
+	log.Info("IPv6 addresses were not renewed", "expires", ep.Lease6.Expire, "err", err)
+	if ep.Lease6.Expire.IsZero() {
+		return now.Add(jitter(leaseRarely))
+	}
+	return retryLease(Lease{Rebind: ep.Lease6.Rebind, Expire: ep.Lease6.Expire}, now)
+}
+
+// again6 asks for what an endpoint has, and for anything if it has nothing any more or
+// that was refused.
+func (m *Manager) again6(ctx context.Context, e *entry, n Network, ep Endpoint) (l Lease6, refused bool, err error) {
+	now := m.now()
+	if ep.Has6() && !ep.Lease6.ends(now) {
+		end := now.Add(leaseAsk)
+		if !ep.Lease6.Expire.IsZero() && end.After(ep.Lease6.Expire) {
+			end = ep.Lease6.Expire
+		}
+		ask, cancel := context.WithTimeout(ctx, end.Sub(now))
+		defer cancel()
+		rebind := !ep.Lease6.Rebind.IsZero() && !now.Before(ep.Lease6.Rebind)
+		if l, err = m.inside.Renew6(ask, n, ep, rebind); !errors.Is(err, ErrLeaseRefused) {
+			return l, false, err
+		}
+		m.log.Warn("the DHCPv6 server took an address back", "nid", n.ID, "eid", ep.ID, "addrs", ep.Lease6.Addrs, "err", err)
+		m.lose6(ctx, e, ep)
+	}
+	ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
+	defer cancel()
+	l, err = m.inside.Acquire6(ask, n, ep, leaseAsk)
+	return l, true, err
+}
+
+// settle6 makes a container have what it was given anew.
+func (m *Manager) settle6(ctx context.Context, e *entry, eid EndpointID, l Lease6) error {
+	before, ok := e.value().Endpoint(eid)
+	if !ok {
+		return errGone
+	}
+	if err := m.adopt6(e, eid, l); err != nil {
+		return err
+	}
+	n := e.value()
+	ep, ok := n.Endpoint(eid)
+	if !ok {
+		return errGone
+	}
+	if slices.Equal(before.family(true), l.Addrs) {
+		return nil
+	}
+	if before.Lease6.Addrs[0] != l.Addrs[0] {
+		m.log.WarnContext(ctx, "the IPv6 address of a container changed, Docker goes on showing the old one", "nid", n.ID, "eid", eid, "old", before.Lease6.Addrs[0], "new", l.Addrs[0])
+	}
+	m.repair.add(n.ID, 0) // what the fabric knows of addresses
+	old := before.Lease6
+	if !before.Has6() {
+		old = nil
+	}
+	return m.inside.Configure6(ctx, n, ep, old)
+}
+
+// lose6 takes IPv6 addresses that are over off a container.
+func (m *Manager) lose6(ctx context.Context, e *entry, ep Endpoint) {
+	err := m.readdress(e, ep.ID, true, nil, func(*Endpoint) {})
+	if err == nil {
+		n := e.value()
+		bare := ep
+		bare.setFamily(true, nil)
+		m.repair.add(n.ID, 0)
+		err = m.inside.Configure6(ctx, n, bare, ep.Lease6)
+	}
+	if err != nil && !errors.Is(err, errGone) {
+		m.log.WarnContext(ctx, "cannot take IPv6 addresses off a container", "nid", ep.Network, "eid", ep.ID, "addrs", ep.Lease6.Addrs, "err", err)
+	}
+}

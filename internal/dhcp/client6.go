@@ -21,12 +21,13 @@ import (
 var ErrNoIPv6 = errors.New("no router advertises a prefix for addresses and no DHCPv6 server answered")
 
 const (
-	// routersAgain is how long routers are left alone after they were asked (RFC 4861,
-	// section 10).
+	// again6 is how long an answer is waited for before the question is asked for a
+	// second time. RFC 4861 and 8415 have 4 seconds and one, but a port is new, and what
+	// is sent to a MAC address that was on another one a moment ago may get lost.
+	again6 = patience
+	// routersAgain is how long routers are left alone after that (RFC 4861, section 10).
+	// For servers the time doubles.
 	routersAgain = 4 * time.Second
-	// serversAgain is how long a server has for an answer at first (RFC 8415, section
-	// 7.6). It doubles.
-	serversAgain = time.Second
 	// ManagedWait is how long servers are waited for of which a router says that they
 	// are there, and a server for which an answer of its own was chosen.
 	ManagedWait = 3 * time.Second
@@ -55,7 +56,7 @@ func Acquire6(ctx context.Context, p Port, listen time.Duration) (Lease6, error)
 func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Duration, enough func(Lease6) bool) (Lease6, error) {
 	begin := time.Now()
 	end := begin.Add(wait)
-	routers, servers, pause := begin, begin, serversAgain
+	routers, servers, pause := begin, begin, again6
 	if ask == nil {
 		servers = end
 	}
@@ -75,7 +76,9 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 			if err != nil {
 				return Lease6{}, err
 			}
-			routers = now.Add(routersAgain)
+			if routers = begin.Add(again6); !now.Before(routers) {
+				routers = now.Add(routersAgain)
+			}
 		}
 		if ask != nil && offer == nil && !now.Before(servers) {
 			if err := c.ask(ask, now.Sub(begin)); err != nil {
@@ -166,7 +169,7 @@ func (c *conn6) request(ctx context.Context, ask, offer *dhcpv6.Message, ra *ndp
 // exchange asks servers, again and again, until one replies or ctx ends.
 func (c *conn6) exchange(ctx context.Context, m *dhcpv6.Message, ra *ndp.RouterAdvertisement) (Lease6, error) {
 	begin := time.Now()
-	for wait := serversAgain; ; wait *= 2 {
+	for wait := again6; ; wait *= 2 {
 		at := time.Now()
 		if err := c.ask(m, at.Sub(begin)); err != nil {
 			return Lease6{}, err

@@ -29,10 +29,10 @@ type Lease6 struct {
 var ErrNoIPv6 = errors.New("there is no IPv6 on the segment")
 
 // How long is listened for IPv6 on a segment: routers may take half a second for an
-// answer (RFC 4861, section 6.2.6). Where none was heard lately, a container waits for
+// answer (RFC 4861, section 6.2.6), and the first question may get lost. Where none was heard lately, a container waits for
 // one hardly longer than for its lease.
 const (
-	listen6        = time.Second
+	listen6        = 1200 * time.Millisecond
 	listen6Briefly = 200 * time.Millisecond
 	quiet6For      = time.Minute
 )
@@ -103,6 +103,9 @@ func (m *Manager) acquire(ctx context.Context, n Network, ep Endpoint) (l Lease,
 }
 
 func (m *Manager) acquire6(ctx context.Context, n Network, ep Endpoint) *Lease6 {
+	if n.SelfWired() {
+		return nil // engines up to 27 take IPv6 off links that they do not know
+	}
 	seg := segmentOf(n, ep)
 	listen := m.quiet6.listen(seg, m.now())
 	l, err := m.inside.Acquire6(ctx, n, ep, listen)

@@ -92,7 +92,7 @@ func TestNoIPv6(t *testing.T) {
 		r.endpoint("n", "b", "")
 		time.Sleep(2 * time.Minute)
 		r.endpoint("n", "c", "")
-		if got, want := fmt.Sprint(r.inside.listens), "[1s 200ms 1s]"; got != want {
+		if got, want := fmt.Sprint(r.inside.listens), "[1.2s 200ms 1.2s]"; got != want {
 			t.Errorf("listened for %s, want %s", got, want)
 		}
 		if got := r.addrs("c"); len(got) != 1 {

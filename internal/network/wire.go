@@ -35,7 +35,8 @@ type Inside interface {
 	// an ErrNoIPv6 if none was heard of for the time listen.
 	Acquire6(ctx context.Context, n Network, ep Endpoint, listen time.Duration) (Lease6, error)
 	// Renew6, Release6 and Configure6 are for IPv6 what their namesakes are for a lease.
-	// Release6 is called for what a server has granted.
+	// Release6 is called for what a server has granted. Routes are none of Configure6's
+	// business: the container's kernel hears of routers.
 	Renew6(ctx context.Context, n Network, ep Endpoint, all bool) (Lease6, error)
 	Release6(n Network, ep Endpoint) error
 	Configure6(ctx context.Context, n Network, ep Endpoint, old *Lease6) error
@@ -119,10 +120,7 @@ func (m *Manager) bringIn(ctx context.Context, n Network, ep Endpoint) error {
 	if err := m.inside.Wire(ctx, ep); err != nil || ep.Lease == nil {
 		return err
 	}
-	if err := m.inside.Configure(ctx, n, ep, nil); err != nil || !ep.Has6() {
-		return err
-	}
-	return m.inside.Configure6(ctx, n, ep, nil)
+	return m.inside.Configure(ctx, n, ep, nil)
 }
 
 // runWiring brings links into sandboxes that were not there at the Join.

@@ -49,9 +49,8 @@ func (i *Inside) Release6(_ network.Network, ep network.Endpoint) error {
 	return i.use(ep, func(p dhcp.Port) error { return dhcp.Release6(p, granted6(*ep.Lease6)) })
 }
 
-// Configure6 implements network.Inside. Of routers the container's kernel hears by
-// itself later on, so the default route is only the first one.
-func (i *Inside) Configure6(_ context.Context, n network.Network, ep network.Endpoint, old *network.Lease6) error {
+// Configure6 implements network.Inside.
+func (i *Inside) Configure6(_ context.Context, _ network.Network, ep network.Endpoint, old *network.Lease6) error {
 	p, home, err := i.reach(ep)
 	if err != nil {
 		return err
@@ -72,11 +71,7 @@ func (i *Inside) Configure6(_ context.Context, n network.Network, ep network.End
 		}
 	}
 	for _, a := range want {
-		s := link.Settings{Addr: a}
-		if r := ep.Lease6.Router; r.IsValid() && n.Config.Gateway == network.GatewayExternal && !n.Config.Internal {
-			s.Routes = []link.Route{{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: r}}
-		}
-		err = errors.Join(err, i.Links.Configure(p.NetNS, p.Index, link.Settings{}, s))
+		err = errors.Join(err, i.Links.Configure(p.NetNS, p.Index, link.Settings{}, link.Settings{Addr: a}))
 	}
 	return err
 }

@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// server6 attaches a machine to a bridge that is a DHCP server, and for IPv6 the
-// router fe80::1 with the address ADDR6 and what args say.
-func (h *host) server6(name, bridge, subnet, addr6 string, args ...string) place {
-	h.t.Helper()
-	p := h.byHand(name, bridge, subnet+".1/24")
+// server6 makes a place whose IPv4 address is .1 of a subnet a DHCP server, and for
+// IPv6 the router fe80::1 with the address addr6 and what args say.
+func (p place) server6(subnet, addr6 string, args ...string) place {
+	p.h.t.Helper()
 	p.run("ip", "-6", "addr", "flush", "dev", "eth0", "scope", "link")
 	p.run("ip", "addr", "add", "fe80::1/64", "dev", "eth0", "nodad")
 	p.run("ip", "addr", "add", addr6, "dev", "eth0", "nodad")
@@ -69,8 +68,8 @@ func TestLease6(t *testing.T) {
 		h.network("slaac", append(null, "bridge=br-slaac")...)
 		h.network("plain", append(null, "bridge=br-plain")...)
 		h.byHand("plain", "br-plain", "10.41.0.1/24").dhcpServer("10.41.0")
-		managed := h.server6("managed", "br-managed", "10.42.0", "fd42::1/64", "--enable-ra", "--dhcp-range=fd42::100,fd42::1ff,64,2m")
-		h.server6("slaac", "br-slaac", "10.43.0", "fd43::1/64", "--enable-ra", "--dhcp-range=fd43::,ra-only")
+		managed := h.byHand("managed", "br-managed", "10.42.0.1/24").server6("10.42.0", "fd42::1/64", "--enable-ra", "--dhcp-range=fd42::100,fd42::1ff,64,2m")
+		h.byHand("slaac", "br-slaac", "10.43.0.1/24").server6("10.43.0", "fd43::1/64", "--enable-ra", "--dhcp-range=fd43::,ra-only")
 
 		for i := range 2 {
 			start := time.Now()
@@ -158,4 +157,45 @@ func TestLease6(t *testing.T) {
 		h.docker("network", "rm", "managed", "slaac", "plain")
 		h.expectClean()
 	})
+}
+
+// On a logical switch a port may use the IPv6 addresses that it was given, its
+// link-local one, and no others.
+func TestLease6OVN(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, service, own)
+	h.startOVN()
+	h.network("n", "--ipam-driver", "null", "--opt", "ovn.switch=ls", "--opt", "ipam=external", "--opt", "dhcp=true")
+	h.nbctl("lsp-add", "ls", "server", "--", "lsp-set-addresses", "server", "unknown")
+	server := h.byHand("overlay", "br-int", "10.44.0.1/24", "--", "set", "Interface", "v-overlay", "external_ids:iface-id=server").
+		server6("10.44.0", "fd44::1/64", "--enable-ra", "--dhcp-range=fd44::100,fd44::1ff,slaac,64,2m")
+	h.docker(append([]string{"run", "-d", "--name", "aa", "--network", "n", "--mac-address", "02:00:00:00:00:a1", "--cap-add", "NET_ADMIN"}, sees6("fd44::1")...)...)
+	for range 3 {
+		addr := h.shown6("aa", "n")
+		h.saw6("aa", addr, "default via fe80::1")
+		want := fmt.Sprintf("02:00:00:00:00:a1 %s %s fd44::ff:fe00:a1", h.address("aa", "n"), strings.TrimSuffix(addr, "/64"))
+		port := h.portOf("aa", "n")
+		for column, want := range map[string]string{"port_security": want, "addresses": want + " fe80::ff:fe00:a1"} {
+			if got := h.nbctl("--bare", "--columns="+column, "list", "Logical_Switch_Port", port); got != want {
+				t.Errorf("%s of the port are %q, want %q", column, got, want)
+			}
+		}
+		h.docker("restart", "-t", "1", "aa")
+	}
+	aa := h.in("aa")
+	aa.run("ip", "addr", "add", "fd44::bad/64", "dev", "eth0", "nodad")
+	frames := server.capture()
+	for _, from := range []string{"fd44::bad", strings.TrimSuffix(h.shown6("aa", "n"), "/64")} {
+		h.sh("docker exec aa ping -c 2 -W 1 -I " + from + " fd44::1 || true")
+	}
+	aa.run("ip", "addr", "del", "fd44::bad/64", "dev", "eth0")
+	h.ping("aa", "fd44::1")
+	if got := frames.frames("fd44::bad >"); len(got) > 0 {
+		t.Errorf("the server got %q", got)
+	}
+	h.docker("rm", "-f", "aa")
+	h.ovs("del-port", "v-overlay")
+	h.nbctl("lsp-del", "server")
+	h.docker("network", "rm", "n")
+	h.expectClean()
 }

@@ -1,6 +1,7 @@
-// Package dhcp is a DHCPv4 client (RFC 2131) for somebody else: it asks for the
+// Package dhcp is a DHCP client (RFC 2131) for somebody else: it asks for the
 // lease of a device that is in a container, or about to go there, with that
-// device's MAC address, and leaves the addresses of all devices alone.
+// device's MAC address, and leaves the addresses of all devices alone. For IPv6 it
+// asks routers (RFC 4861, 4862) and DHCPv6 servers (RFC 8415).
 //
 // It talks through a packet socket on the device, whichever network namespace that
 // is in: before there is an address the kernel offers no other way, and a renewal

@@ -66,6 +66,25 @@ func TestConfigure(t *testing.T) {
 		if got := routesIn(t, ns); !strings.Contains(got, "default via 10.0.0.77") || strings.Count(got, "default") != 1 {
 			t.Errorf("the routes are\n%s", got)
 		}
+
+		// An IPv6 address can be used at once.
+		six := Settings{Addr: prefix("fd00::5/64")}
+		addrs := func() (text string) {
+			within(t, ns, func() {
+				out, err := exec.Command("ip", "-6", "addr", "show", "dev", "eth0", "scope", "global").Output()
+				check(t, err)
+				text = string(out)
+			})
+			return text
+		}
+		check(t, k.Configure(path, in.PeerIndex, Settings{}, six))
+		if got := addrs(); !strings.Contains(got, "fd00::5/64") || strings.Contains(got, "tentative") {
+			t.Errorf("the addresses are\n%s", got)
+		}
+		check(t, k.Configure(path, in.PeerIndex, six, Settings{}))
+		if got := addrs(); got != "" {
+			t.Errorf("the addresses are\n%s", got)
+		}
 		if err := k.Configure(path, 99, Settings{}, one); err == nil || !strings.Contains(err.Error(), "link 99") {
 			t.Errorf("of a link that is not there: %v", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -83,6 +84,19 @@ func (e Endpoint) Has4() bool { return len(e.family(false)) > 0 }
 
 // Has6 is the same for IPv6.
 func (e Endpoint) Has6() bool { return len(e.family(true)) > 0 }
+
+// LinkLocal is the link-local address of an endpoint where the driver looks for IPv6
+// over its port, or found some. A fabric that guards ports has to answer for it: OVN
+// 23.03 keeps what a container says of that address from those who ask (it lets only
+// such answers pass whose hop limit is 225, a slip of the pen).
+func (n Network) LinkLocal(ep Endpoint) (a netip.Addr, ok bool) {
+	mac, err := net.ParseMAC(ep.MAC)
+	if err != nil || len(mac) != 6 || !n.Config.DHCP || n.SelfWired() || ep.Lease != nil && !ep.Has6() {
+		return a, false
+	}
+	b := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
+	return netip.AddrFrom16(b), true
+}
 
 // acquire gets a lease and looks for IPv6 meanwhile. There need not be any.
 func (m *Manager) acquire(ctx context.Context, n Network, ep Endpoint) (l Lease, six *Lease6, err error) {

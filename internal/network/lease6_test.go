@@ -208,3 +208,31 @@ func TestReleaseLater6(t *testing.T) {
 		}
 	})
 }
+
+// The link-local address of a port is the fabric's business while IPv6 is looked for,
+// and where there is some.
+func TestLinkLocal(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased6(false, []netip.Prefix{own6})
+		r.endpoint("n", "a", "")
+		n, _ := r.find("n")
+		ep, _ := r.findEndpoint("a")
+		ep.MAC = "02:00:00:00:00:07"
+		for what, c := range map[string]struct {
+			ep   Endpoint
+			want string
+		}{
+			"with IPv6":       {ep, "fe80::ff:fe00:7"},
+			"without IPv6":    {Endpoint{MAC: ep.MAC, Lease: ep.Lease, Addrs: ep.Addrs[:1]}, ""},
+			"without a lease": {Endpoint{MAC: ep.MAC}, "fe80::ff:fe00:7"},
+		} {
+			if got, ok := n.LinkLocal(c.ep); ok != (c.want != "") || ok && got.String() != c.want {
+				t.Errorf("%s: %s, %v, want %q", what, got, ok, c.want)
+			}
+		}
+		n.Config.DHCP = false
+		if got, ok := n.LinkLocal(ep); ok {
+			t.Errorf("without dhcp=true: %s", got)
+		}
+	})
+}

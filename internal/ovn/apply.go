@@ -223,6 +223,9 @@ func (f *Fabric) port(c *change, ep network.Endpoint) logicalPort {
 		// belongs, and to this endpoint's interface (ovn-nb(5)).
 		Options: map[string]string{"requested-chassis": f.chassisName(), "iface-id-ver": string(ep.ID)},
 	}
+	if a, ok := c.net.LinkLocal(ep); ok {
+		want.Addresses[0] += " " + a.String()
+	}
 	if p.Secure {
 		want.PortSecurity = []string{address}
 	}

@@ -83,7 +83,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	}
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
-		VLAN: att.VLAN, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
+		VLAN: att.VLAN, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Observer: att.Observer, Phase: PhaseCreated,
 	}
 	if ep.MAC == "" {
 		ep.MAC = macFor(n, ep).String()
@@ -218,7 +218,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	j := Joined{Link: peer}
 	switch {
 	case n.Config.Internal:
-	case n.Config.Gateway == GatewayNone:
+	case n.Config.Gateway == GatewayNone, ep.Observer && n.Config.Gateway == GatewayExternal:
 		j.DisableGateway = true
 	case n.routed() && req.Published > 0:
 		j.Routes = routesVia(n, m.fabric.Routes(n))

@@ -89,6 +89,7 @@ type Endpoint struct {
 	VLAN        *uint16           `json:"vlan,omitempty"`          // of this attachment only; 0 is untagged
 	MTU         int               `json:"mtu,omitempty"`           // of this attachment only
 	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
+	Observer    bool              `json:"observer,omitempty"`      // it gets copies (mirror.dest=self), and sends nothing
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Sandbox     string            `json:"sandbox,omitempty"` // path of the container's network namespace
 	Phase       Phase             `json:"phase"`
@@ -180,6 +181,9 @@ func (n Network) Port(e Endpoint) Port {
 	}
 	if e.VLAN != nil {
 		p.VLAN = *e.VLAN
+	}
+	if e.Observer {
+		p.VLAN, p.Logical, p.Secure = ObserverVLAN, "", false
 	}
 	if e.MTU != 0 {
 		p.MTU = e.MTU
@@ -351,6 +355,7 @@ type Status struct {
 	Problems  []Problem                     `json:"problems,omitempty"`
 	Notes     []string                      `json:"notes,omitempty"`    // what is in order and surprises
 	Datapath  string                        `json:"datapath,omitempty"` // system, netdev
+	Mirrors   []MirrorStatus                `json:"mirrors,omitempty"`
 	Endpoints map[EndpointID]EndpointStatus `json:"endpoints,omitempty"`
 }
 

@@ -34,7 +34,7 @@ type holder struct {
 
 func segmentOf(n Network, ep Endpoint) segment {
 	s := n.Config.segment()
-	if s.logical == "" {
+	if s.logical == "" && !ep.Observer { // an observer has an address of the network all the same
 		s.vlan = n.Port(ep).VLAN
 	}
 	return s

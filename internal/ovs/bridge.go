@@ -53,6 +53,9 @@ func (f *Fabric) Plan(n network.Network, others []network.Network) (network.Plan
 	if cfg, err = planVLAN(f, v, b, cfg, others); err != nil {
 		return network.Plan{}, err
 	}
+	if err := planMirror(v, b, cfg, others); err != nil {
+		return network.Plan{}, err
+	}
 	owns := b != nil && ours(b.ExternalIDs)
 	if b == nil {
 		// One of others that is lost for the moment stays theirs.

@@ -15,7 +15,7 @@ import (
 // carries traffic; one of a logical switch does once ovn-controller has installed
 // its flows and says so (ovn-controller(8), external_ids:ovn-installed).
 func (f *Fabric) Await(ctx context.Context, n network.Network, id network.EndpointID) error {
-	if n.Config.OVN == nil {
+	if ep, _ := n.Endpoint(id); n.Config.OVN == nil || ep.Observer {
 		return nil
 	}
 	host, _ := id.Links()

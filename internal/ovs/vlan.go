@@ -30,6 +30,7 @@ func planVLAN(f *Fabric, v ovsdb.View, b *bridge, cfg network.Config, others []n
 		}
 	}
 	used := usedTags(v, b, cfg.Bridge, others)
+	used[int(cfg.Mirroring().VLAN)] = true
 	// From the top, out of the way of the numbers that people like to give.
 	for tag := network.MaxVLAN; tag >= network.MinVLAN; tag-- {
 		if !used[tag] {
@@ -57,7 +58,7 @@ func usedTags(v ovsdb.View, b *bridge, name string, others []network.Network) ma
 		if o.Config.Bridge != name {
 			continue
 		}
-		used[int(o.Config.VLAN)] = true
+		used[int(o.Config.VLAN)], used[int(o.Config.Mirroring().VLAN)] = true, true
 		for _, ep := range o.Endpoints {
 			used[int(o.Port(*ep).VLAN)] = true
 		}

@@ -157,8 +157,14 @@ func (f *Fabric) planPort(c *change, ep network.Endpoint) ([]ovsdb.Operation, er
 	if p != nil && p.ExternalIDs[network.KeyEndpointID] != string(ep.ID) {
 		return nil, fmt.Errorf("the name %s is taken by another logical switch port", name)
 	}
-	want := f.port(c, ep)
 	entries := f.entries(ep)
+	if ep.Observer { // OVN does not know its port, but its address is in use
+		if holds(c.book.ExternalIDs, entries) {
+			return nil, nil
+		}
+		return enter(c.book, entries), nil
+	}
+	want := f.port(c, ep)
 	if p != nil {
 		var ops []ovsdb.Operation
 		if !holds(c.book.ExternalIDs, entries) {

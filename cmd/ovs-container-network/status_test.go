@@ -40,6 +40,10 @@ func aStatus(now time.Time) control.Status {
 		}, {
 			ID: "x1p2r3sjkq8dj2v0c8k0l4a7b", Bridge: "br0", VLAN: "none", VLANMode: network.VLANNone, MTU: 9000, Gateway: network.GatewayNone,
 			Tenant: "blue", Phase: network.PhaseActive, Health: "ok", Notes: []string{"ipam=static is not enforced"}, Ends: []network.EndpointReport{},
+			Mirrors: []network.MirrorStatus{
+				{Name: "ocn-x1p2r3sjkq8d-mon0", To: "port mon0", Direction: network.DirectionIn, Ports: 2, Counted: true, Packets: 12, Bytes: 3456},
+				{Name: "ocn-x1p2r3sjkq8d-vlan900", To: "vlan 900", Direction: network.DirectionIn, Missing: []string{"db", "web"}, Idle: "no container is copied"},
+			},
 		}, {
 			ID: "0123456789abcdef0123", Name: "going", Bridge: "br0", VLAN: "7", VLANMode: network.VLANTag, MTU: 1500, Gateway: network.GatewayExternal,
 			Phase: network.PhaseDeleting, Health: "ok",

@@ -400,6 +400,15 @@ func TestMirrorFaults(t *testing.T) {
 		survives("mirror changed", func() {
 			h.ovs("set", "mirror", h.mirrorRows()[0], "select_all=true", "select_vlan=7", "select_src_port=[]", "--", "clear", "mirror", h.mirrorRows()[0], "output_port")
 		})
+		if h.form == service {
+			survives("mirrors cleared without the driver", func() {
+				h.stopDriver()
+				h.ovs("clear", "bridge", "br-int", "mirrors")
+				h.in("eye").send("alone") // to nobody, though there is no mirror
+				h.startDriver()
+			})
+			a.sawNone("alone")
+		}
 		survives("ovs-vswitchd KILL", func() {
 			h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
 			h.must(h.StartVswitchd(h.ctx()))

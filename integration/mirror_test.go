@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -376,6 +377,12 @@ func TestMirrorFaults(t *testing.T) {
 		h.container("a1", "web", "--restart=always")
 		h.container("b1", "web", "--restart=always")
 		eye, a := h.in("eye").capture(), h.in("a1").capture()
+		t.Cleanup(func() {
+			if t.Failed() {
+				out, _ := h.Shell(context.Background(), "ovs-vsctl --timeout=3 list mirror; ovs-vsctl --timeout=3 --columns=_uuid,name list port; ovs-appctl dpctl/dump-flows; tail -n 20 /var/log/openvswitch/ovs-vswitchd.log")
+				t.Log(out)
+			}
+		})
 		survives := func(fault string, do func()) {
 			t.Helper()
 			t.Log("fault:", fault)

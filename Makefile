@@ -96,7 +96,7 @@ integration: root ## only the tests that start whole hosts: as root
 whole:
 	@echo '==> tests on whole hosts'
 	@mkdir -p build/results && : >build/results/faults
-	$(GO) test -v -p 1 -count=1 -timeout 30m $(WHOLE) 2>&1 | scripts/testlog.sh build/results/whole
+	$(GO) test -v -p 1 -count=1 -timeout 60m $(WHOLE) 2>&1 | scripts/testlog.sh build/results/whole
 
 .PHONY: lint
 lint: ## format, vet, staticcheck, syntax of scripts

@@ -73,10 +73,11 @@ func hasAll(text string, words []string) bool {
 	return true
 }
 
-// healthy waits until doctor finds no fault.
+// healthy waits until doctor finds no fault. The daemons of OVN wait ever longer
+// between their attempts to reach a database that was away.
 func (h *host) healthy() {
 	h.t.Helper()
-	h.eventually("doctor finds no fault", func() error {
+	h.within(time.Minute, "doctor finds no fault", func() error {
 		report, err := h.doctor()
 		if err == nil && !report.Healthy {
 			err = fmt.Errorf("it finds %v", report.Findings)

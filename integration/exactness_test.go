@@ -25,6 +25,7 @@ ip link add oc-0123456789ab type veth peer name ocn0123456789ab
 nft add chain netdev ovs-container-network lost
 ovs-vsctl add-br br-lost -- set Bridge br-lost external_ids:owner=ovs-container-network datapath_type=netdev
 ovs-vsctl del-port ` + port + `
+ovs-vsctl set Port ` + other + ` trunks=7
 nft delete chain netdev ovs-container-network ` + other + `
 cd ` + stateDir + `
 sed -i 's/"10.4.0.9"/"10.4.0.8"/' pools/*10.4*
@@ -47,6 +48,7 @@ rm networks/` + h.netID("web") + `/endpoints/` + h.endID("a1", "web") + `.json`)
 		"link is left over: oc-0123456789ab", "link is left over: ocn0123456789ab",
 		"shield is left over: lost", "shield is missing: " + other,
 		"bridge of ours is left over: br-lost",
+		"port " + other + " is access [",
 		"port is missing: " + port, "interface is missing: " + port,
 		"record is left over: pools/x.json.new", "record is left over: networks/y", "record is missing: networks/",
 		"is missing: 10.4.0.9", "is left over: 10.4.0.8",
@@ -55,7 +57,7 @@ rm networks/` + h.netID("web") + `/endpoints/` + h.endID("a1", "web") + `.json`)
 			t.Errorf("it is not told that %s, only\n%s", want, strings.Join(found, "\n"))
 		}
 	}
-	if len(found) != 12 {
+	if len(found) != 13 {
 		t.Errorf("told is\n%s", strings.Join(found, "\n"))
 	}
 }

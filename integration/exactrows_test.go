@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/control"
@@ -59,7 +60,7 @@ func (r ovsRow) uuids(column string) (ids []string) {
 func (h *host) ovsRows() (bridges, ports, interfaces []ovsRow, err error) {
 	out, err := h.Run(h.ctx(), "timeout", "10", "ovsdb-client", "transact", "unix:/run/openvswitch/db.sock", `["Open_vSwitch",
 {"op":"select","table":"Bridge","where":[],"columns":["name","ports","external_ids"]},
-{"op":"select","table":"Port","where":[],"columns":["_uuid","name","external_ids"]},
+{"op":"select","table":"Port","where":[],"columns":["_uuid","name","tag","trunks","vlan_mode","external_ids"]},
 {"op":"select","table":"Interface","where":[],"columns":["name","ofport","error","external_ids"]}]`)
 	if err != nil {
 		return nil, nil, nil, err
@@ -85,7 +86,11 @@ func (h *host) exactRows(d *differences, known dockerView, s control.Status) err
 		}
 	}
 	wanted := map[string]string{} // bridge by port
+	vlans := map[string]string{}  // of ports, in words
 	for _, n := range s.Networks {
+		for _, e := range n.Ends {
+			vlans[e.Port] = wantedVLANs(n, e)
+		}
 		for id := range known[string(n.ID)].ends {
 			port, _ := network.EndpointID(id).Links()
 			wanted[port] = n.Bridge
@@ -104,10 +109,38 @@ func (h *host) exactRows(d *differences, known dockerView, s control.Status) err
 				d.add("port %s is on bridge %q, want %s", name, bridgeOf[id], want)
 			}
 		}
+		if got, want := vlansOf(p), vlans[name]; wanted[name] != "" && want != "" && got != want {
+			d.add("port %s is %s, want %s", name, got, want)
+		}
 	}
 	d.sets("port", have, names(wanted))
 	d.interfaces(interfaces, names(wanted), odd)
 	return h.exactTaps(d, interfaces)
+}
+
+// vlansOf are the mode, the tag and the trunks of a port.
+func vlansOf(p ovsRow) string {
+	trunks := make(network.VLANs, 0, len(p.list("trunks")))
+	for _, tag := range p.list("trunks") {
+		n, _ := tag.(float64)
+		trunks = append(trunks, uint16(n))
+	}
+	slices.Sort(trunks)
+	return fmt.Sprintf("%s %v %s", p.text("vlan_mode"), p.list("tag"), trunks)
+}
+
+// wantedVLANs are those by the driver's status, empty where they are not known.
+func wantedVLANs(n network.Report, e network.EndpointReport) string {
+	tag := strings.Replace(e.VLAN, "none", "0", 1)
+	switch {
+	case n.Switch != "" || e.Phase != network.PhaseJoined:
+		return ""
+	case e.Trunk == "":
+		return "access [" + tag + "] "
+	case tag == "0":
+		return "trunk [] " + e.Trunk
+	}
+	return "native-untagged [" + tag + "] " + e.Trunk
 }
 
 // bridges compares the bridges that are marked as ours with those that a network

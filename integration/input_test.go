@@ -138,12 +138,16 @@ func refusals() []refusal {
 	}
 	two := []string{"--subnet", "10.20.0.0/24", "--subnet", "10.21.0.0/24"}
 	all := []refusal{
-		{wrong: []string{"bridgee=br1"}, says: []string{"bridge, external_ids, gateway_mode, ipam, mirror.dest, mirror.direction, mirror.ports, mirror.vlan, mtu, ovn.dhcp_options, "}},
+		{wrong: []string{"bridgee=br1"}, says: []string{"bridge, external_ids, gateway_mode, ipam, mirror.dest, mirror.direction, mirror.ports, mirror.vlan, mtu, ovn.dhcp_options, ", "trunk, vlan"}},
 		{
 			wrong: []string{"bridgee=br1", "vlan=abc", "mtu=12", "ipam=foo", "bridge=a b", "gateway_mode=foo"},
 			says:  []string{"1..4094, none, auto", "576..65535", "docker, static", "1 to 15", "docker, external, none"}, short: true,
 		},
 		{wrong: []string{"vlan=5"}, args: []string{"--opt", "VLAN=6"}, says: []string{"given twice"}},
+		{wrong: []string{"trunk=10,20-30"}, args: []string{"--opt", "vlan=21"}, says: []string{"VLAN 21 is the native one", "leave it out of the list"}, short: true},
+		{wrong: []string{"vlan=auto"}, args: []string{"--opt", "trunk=10"}, says: []string{"allowed with trunk are 1..4094"}},
+		{wrong: []string{"trunk=10"}, args: []string{"--opt", "ovn.switch=ls0"}, says: []string{"leave out one of trunk and ovn.switch"}},
+		{wrong: []string{"gateway_mode=external"}, args: []string{"--opt", "trunk=10"}, says: []string{"without a native VLAN", "vlan=N"}},
 		{wrong: []string{"external_ids=novalue,owner=me"}, says: []string{"has no =", "owner is reserved"}},
 		{wrong: []string{"bridge=docker0", "vlan=abc"}},
 		{wrong: []string{"mtu=1279"}, args: []string{"--ipv6", "--subnet", "10.20.0.0/24", "--subnet", "fd00:20::/64"}, says: []string{"1280", "IPv6"}, short: true},
@@ -161,6 +165,7 @@ func refusals() []refusal {
 		values       []string
 	}{
 		{"vlan", "1..4094, none, auto", []string{"0", "4095", "-1", "abc", "100x", "+5", "", " 5", "1.5", "4294967297"}},
+		{"trunk", "numbers of 1..4094 and ranges", []string{"", "0", "1-4095", "abc", "10,", "10,,20", "10-", "30-20", "10,10", "5-9,7", "10, 20", "+5", "none", "auto"}},
 		{"mtu", "576..65535, 1280 and up with IPv6", []string{"12", "575", "65536", "70000", "abc", "", "-1500", "1500x", "4294968796"}},
 		{"bridge", "1 to 15", []string{"abcdefghijklmnop", "", "a b", "a/b", "a;b", "a\nb", "-br", ".", "..", "brücke", "a,b", "a%b"}},
 		{"external_ids", "k=v,k=v", []string{
@@ -310,6 +315,7 @@ func segments(w *watch) {
 	w.refuse([]string{"10.7.0.64/26", "10.7.0.0/24 of network plain", "br-int", "vlan none"},
 		create(append(ours, "--subnet", "10.7.0.64/26", "--opt", "vlan=none")...)...)
 	w.refuse([]string{`vlan="` + tag + `"`, "network auto has this tag to itself"}, create("--opt", "vlan="+tag)...)
+	w.refuse([]string{`trunk="7,` + tag + `"`, "network auto has tag " + tag + " to itself"}, create("--opt", "trunk=7,"+tag)...)
 
 	attach := func(says []string, network string, opts ...string) {
 		w.t.Helper()
@@ -320,11 +326,15 @@ func segments(w *watch) {
 		w.refuse(says, append(append([]string{"network", "connect"}, args...), network, "cc")...)
 		w.refuse(says, "run", "--detach", "--rm", "--name", "bad", "--network", "name="+network+",driver-opt="+strings.Join(opts, ",driver-opt="), "lab")
 	}
-	attach([]string{`foo="1"`, "external_ids, mirror.dest, mtu, port_security, vlan"}, "ten", "foo=1")
+	attach([]string{`foo="1"`, "external_ids, mirror.dest, mtu, port_security, trunk, vlan"}, "ten", "foo=1")
 	attach([]string{`vlan="4095"`, "1..4094, none"}, "ten", "vlan=4095")
 	attach([]string{`vlan="auto"`, "1..4094, none"}, "ten", "vlan=auto")
 	attach([]string{`mtu="12"`, `vlan="0"`, `foo="1"`, `external_ids="owner=me"`}, "ten", "mtu=12", "vlan=0", "foo=1", "external_ids=owner=me")
 	attach([]string{`vlan="` + tag + `"`, "network auto"}, "ten", "vlan="+tag)
+	attach([]string{`trunk="4095"`, "out of range", "or none"}, "ten", "trunk=4095")
+	attach([]string{`trunk="10-11"`, "VLAN 10 is the native one"}, "ten", "trunk=10-11")
+	attach([]string{`trunk="12"`, "VLAN 12 is the native one"}, "ten", "trunk=12", "vlan=12")
+	attach([]string{`trunk="` + tag + `"`, "network auto has tag"}, "ten", "trunk="+tag)
 
 	mac := []string{"02:00:00:00:00:01", "container aa", "network ten", "vlan 10"}
 	w.refuse(mac, "run", "--detach", "--rm", "--name", "bad", "--network", "ten", "--mac-address", "02:00:00:00:00:01", "lab")

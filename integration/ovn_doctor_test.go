@@ -154,7 +154,7 @@ func TestOVNDoctorCluster(t *testing.T) {
 	h.healthy()
 	first := f.Central[0]
 	h.must(first.Kill()) // the one that is asked first
-	h.within(30*time.Second, "status shows the chassis, and doctor finds no fault", func() error {
+	h.within(90*time.Second, "status shows the chassis, and doctor finds no fault", func() error {
 		if s := h.status(); s.Fleet == nil || len(s.Fleet.Chassis) != 1 || s.Fleet.Chassis[0].Name != "h1" {
 			return fmt.Errorf("the fleet is %+v", s.Fleet)
 		}
@@ -165,7 +165,7 @@ func TestOVNDoctorCluster(t *testing.T) {
 		return err
 	})
 	h.must(f.Central[1].KillNB(h.ctx(), syscall.SIGKILL))
-	h.within(30*time.Second, "doctor says that most members have to run", func() error {
+	h.within(90*time.Second, "doctor says that most members have to run", func() error {
 		report, err := h.doctor()
 		if err == nil && !slices.ContainsFunc(report.Findings, func(f doctorFinding) bool {
 			return hasAll(f.String(), []string{"northbound", "ssl:10.99.0.101:6641", "lost the others", "most of them run"})

@@ -136,8 +136,16 @@ func TestOVNPlanIPAM(t *testing.T) {
 		p.leases("bb", "second")
 		p.leases("cc", "third")
 		p.ping("cc", p.address("bb", "second"))
-		p.docker("rm", "-f", "aa", "bb", "cc")
-		p.docker("network", "rm", "first", "second", "third")
+
+		// With our own IPAM, of this host alone and of all hosts.
+		p.network("fourth", "--opt", "ipam=ovn", "--opt", "ovn.switch=ls3", "--ipam-driver", "ovs-container-network", "--subnet", "10.91.0.0/24")
+		p.network("fifth", "--opt", "ipam=ovn", "--opt", "ovn.switch=ls4", "--ipam-driver", "ovs-container-network", "--ipam-opt", "ovn.switch=ls4", "--subnet", "10.92.0.0/24")
+		for name, network := range map[string]string{"dd": "fourth", "ee": "fifth"} {
+			p.container(name, network)
+			p.leases(name, network)
+		}
+		p.docker("rm", "-f", "aa", "bb", "cc", "dd", "ee")
+		p.docker("network", "rm", "first", "second", "third", "fourth", "fifth")
 		if left := p.nbctl("--bare", "--columns=name", "list", "Logical_Switch"); left != "ls2" {
 			t.Errorf("a switch of others has to stay; there are %q", left)
 		}
@@ -306,4 +314,38 @@ func (p *project) both(plain, logical string) {
 	p.expectHealth(map[string]int{"plain": 2, "logical": 2})
 	p.docker("rm", "-f", "aa", "bb", "cc", "dd")
 	p.docker("network", "rm", "plain", "logical")
+}
+
+// A container on a logical switch can send with its own addresses only, unless its
+// network or its attachment says otherwise; IPv6 works beside IPv4.
+func TestOVNPortSecurity(t *testing.T) {
+	onOVN(t, func(t *testing.T, p *project) {
+		p.network("guarded", "--opt", "ovn.switch=ls", "--ipv6", "--subnet", "10.66.0.0/24", "--subnet", "fd00:66::/64")
+		p.network("open", "--opt", "ovn.switch=ls", "--opt", "port_security=false", "--ipam-driver", "null", "--opt", "ipam=ovn")
+		p.container("bb", "guarded")
+		p.container("aa", "guarded", "--cap-add", "NET_ADMIN")
+		p.container("cc", "name=guarded,driver-opt=port_security=false", "--cap-add", "NET_ADMIN")
+		p.container("dd", "open", "--cap-add", "NET_ADMIN")
+		peer, peer6 := p.address("bb", "guarded"), p.address6("bb", "guarded")
+		for i, c := range []struct {
+			name  string
+			freed bool
+		}{{"aa", false}, {"cc", true}, {"dd", true}} {
+			p.ping(c.name, peer)
+			p.ping(c.name, peer6)
+			other := fmt.Sprintf("10.66.0.%d", 200+i)
+			p.exec(c.name, "ip", "addr", "add", other+"/24", "dev", "eth0")
+			ping := []string{"docker", "exec", c.name, "ping", "-c", "2", "-W", "1", "-I", other, peer}
+			if c.freed {
+				p.eventually(c.name+" sends with another address", func() error {
+					_, err := p.Run(p.ctx(), ping...)
+					return err
+				})
+			} else if out, err := p.Run(p.ctx(), ping...); err == nil {
+				t.Errorf("%s sends with an address that is not its own:\n%s", c.name, out)
+			}
+		}
+		p.docker("rm", "-f", "aa", "bb", "cc", "dd")
+		p.docker("network", "rm", "guarded", "open")
+	})
 }

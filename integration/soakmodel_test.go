@@ -228,6 +228,9 @@ func (d *draft) createNet() *op {
 		n.alone = false
 	case 1:
 		opt(fmt.Sprintf("vlan=%d", 1000+d.made%2000))
+		if d.maybe(40) {
+			opt("trunk=3001,3010-3012") // beside a native VLAN, where containers are as on other networks
+		}
 	case 2:
 		opt("vlan=auto")
 	}

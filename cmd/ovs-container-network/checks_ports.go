@@ -50,7 +50,7 @@ func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) 
 			if e.Health != "ok" || e.OFPort <= 0 || e.Observer {
 				continue
 			}
-			dropped, err := ask(ctx, n.Bridge, e.OFPort, e.MAC)
+			dropped, err := ask(ctx, n.Bridge, e.OFPort, e.MAC, e.Tag())
 			if err != nil {
 				return append(found, diag.Finding{
 					Cause: fmt.Sprintf("ovs-vswitchd cannot be asked what it does with frames: %v", err), Mend: []string{restartOVS},
@@ -59,10 +59,14 @@ func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) 
 			if dropped == "" {
 				continue
 			}
+			flow := fmt.Sprintf("in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff", e.OFPort, e.MAC)
+			if tag := e.Tag(); tag != 0 {
+				flow += fmt.Sprintf(",dl_vlan=%d", tag)
+			}
 			f := diag.Finding{
 				Subject: who(n, e), Cause: fmt.Sprintf("bridge %s drops what the container sends", n.Bridge), Evidence: []string{dropped},
 				Mend: []string{
-					fmt.Sprintf("ovs-appctl ofproto/trace %s in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff", n.Bridge, e.OFPort, e.MAC),
+					fmt.Sprintf("ovs-appctl ofproto/trace %s %s", n.Bridge, flow),
 					fmt.Sprintf("look for a flow that drops it: ovs-ofctl dump-flows %s", n.Bridge),
 					fmt.Sprintf("if there is none at all: ovs-ofctl add-flow %s priority=0,actions=NORMAL", n.Bridge),
 				},

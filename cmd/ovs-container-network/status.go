@@ -84,7 +84,7 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 		for _, sub := range n.Subnets {
 			subnets = append(subnets, sub.Prefix.String())
 		}
-		vlan := n.VLAN
+		vlan := vlans(n.VLAN, n.Trunk)
 		if n.VLANMode == network.VLANAuto {
 			vlan += " (auto)"
 		}
@@ -101,7 +101,7 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	for _, n := range s.Networks {
 		for _, e := range n.Ends {
 			fmt.Fprintln(t, strings.Join([]string{
-				orDash(e.Container), nameOf(n), e.Port, strconv.Itoa(e.OFPort), orDash(e.VLAN), e.MAC,
+				orDash(e.Container), nameOf(n), e.Port, strconv.Itoa(e.OFPort), orDash(vlans(e.VLAN, e.Trunk)), e.MAC,
 				orDash(strings.Join(e.Addrs, ",")), e.Health,
 			}, "\t"))
 		}
@@ -120,6 +120,23 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	}
 	_, err := out.Write(w.Bytes())
 	return err
+}
+
+// maxTrunk is how much of a trunk is shown in a table; -o json has all of it.
+const maxTrunk = 30
+
+// vlans are the VLANs of a port: without a tag, and with one.
+func vlans(vlan, trunk string) string {
+	if len(trunk) > maxTrunk {
+		trunk = trunk[:strings.LastIndexByte(trunk[:maxTrunk], ',')+1] + "..."
+	}
+	switch {
+	case trunk == "":
+		return vlan
+	case vlan == "none":
+		return "trunk " + trunk
+	}
+	return vlan + ", trunk " + trunk
 }
 
 func printChassis(w io.Writer, chassis []control.Chassis, now time.Time) {

@@ -21,6 +21,12 @@ func aStatus(now time.Time) control.Status {
 	}
 	v6 := end("5", "both", "ocn000000000005", "ok", "", 7)
 	v6.Addrs, v6.VLAN = append(v6.Addrs, "fd00::5/64"), "none"
+	tagged := func(vlan, trunk string) network.EndpointReport {
+		e := end("7", "router", "ocn000000000007", "ok", "", 9)
+		e.VLAN, e.Trunk = vlan, trunk
+		return e
+	}
+	const long = "1,3,5,7,9,11,13,15,17,19,21,23-25,27,29"
 	none := end("6", "", "ocn000000000006", "ok", "", 8)
 	none.Addrs = nil
 	return control.Status{
@@ -44,6 +50,9 @@ func aStatus(now time.Time) control.Status {
 				{Name: "ocn-x1p2r3sjkq8d-mon0", To: "port mon0", Direction: network.DirectionIn, Ports: 2, Counted: true, Packets: 12, Bytes: 3456},
 				{Name: "ocn-x1p2r3sjkq8d-vlan900", To: "vlan 900", Direction: network.DirectionIn, Missing: []string{"db", "web"}, Idle: "no container is copied"},
 			},
+		}, {
+			ID: "0123456789abcdef0124", Name: "trunks", Bridge: "br0", VLAN: "none", Trunk: "10,20-30", VLANMode: network.VLANNone, MTU: 1500, Gateway: network.GatewayNone,
+			Phase: network.PhaseActive, Health: "ok", Ends: []network.EndpointReport{tagged("none", "10,20-30"), tagged("7", "10,20-30"), tagged("7", ""), tagged("none", long)},
 		}, {
 			ID: "0123456789abcdef0123", Name: "going", Bridge: "br0", VLAN: "7", VLANMode: network.VLANTag, MTU: 1500, Gateway: network.GatewayExternal,
 			Phase: network.PhaseDeleting, Health: "ok",

@@ -9,6 +9,12 @@
 // sends every kind of frame that a switch spreads: broadcast, multicast and
 // unicast to an unknown address. TAGs are put before the payload, the outermost
 // first: a VLAN number, or TPID:NUMBER in hexadecimal and decimal (88a8:100).
+//
+//	frames -answer DEVICE ADDR VLAN
+//
+// stands in for an interface of a VLAN that the kernel cannot make without its
+// module 8021q: it answers ARP requests and pings for an IPv4 address that come with
+// this tag, until it is killed. VLAN 0 is frames without a tag.
 package main
 
 import (
@@ -31,8 +37,11 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 4 && args[0] == "-answer" {
+		return answer(args[1], args[2], args[3])
+	}
 	if len(args) < 2 {
-		return fmt.Errorf("usage: frames DEVICE TEXT [TAG...]")
+		return fmt.Errorf("usage: frames DEVICE TEXT [TAG...], or frames -answer DEVICE ADDR VLAN")
 	}
 	dev, err := net.InterfaceByName(args[0])
 	if err != nil {

@@ -125,7 +125,7 @@ func TestEntered(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.create("n", "10.0.0.0/24")
 		r.endpoint("n", "a", "10.0.0.2/24")
-		refused(t, r.tryEndpoint("n", "b", "10.0.0.3/24", "trunk=1"), "trunk")
+		refused(t, r.tryEndpoint("n", "b", "10.0.0.3/24", "colour=red"), "colour")
 		if want := []ID{nid("n"), nid("n")}; !slices.Equal(r.pools.entered, want) {
 			t.Errorf("told of %v, want %v", r.pools.entered, want)
 		}

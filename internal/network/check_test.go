@@ -36,6 +36,9 @@ func (r *rig) check() {
 		bridges[n.Config.Bridge] = true
 		for _, ep := range n.SortedEndpoints() {
 			claims += 1 + len(ep.Addrs)
+			if len(n.Port(ep).Trunk) > 0 {
+				claims++ // its MAC is in other VLANs, too
+			}
 			host, _ := ep.ID.Links()
 			switch {
 			case ep.Phase == PhaseJoined && r.fabric.linked(host):

@@ -68,7 +68,7 @@ func (m *Manager) reserve(req CreateRequest, cfg Config) (*entry, error) {
 		ID: req.ID, Config: cfg, Subnets: req.Subnets, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
 		Engine: m.engine(), // that calls, and is followed beside
 	}
-	plan, err := m.fabric.Plan(n, others)
+	plan, err := m.fabric.Plan(n, m.withEntering(others))
 	if err != nil {
 		return nil, err
 	}
@@ -209,14 +209,14 @@ func (m *Manager) bridgeInUse(n Network) bool {
 // same broadcast domain: hosts there would answer for each other.
 func checkOverlap(n Network, others []Network) error {
 	for _, o := range others {
-		if o.Phase == PhaseDeleting || o.Config.segment() != n.Config.segment() || n.Config.OVN != nil {
+		if o.Phase == PhaseDeleting || o.segment() != n.segment() || n.Config.OVN != nil {
 			continue // a logical switch has one subnet for all its networks
 		}
 		for _, a := range n.Subnets {
 			for _, b := range o.Subnets {
 				if a.Prefix.Overlaps(b.Prefix) {
 					return fmt.Errorf("--subnet %s overlaps %s of %s in the same segment (%s): choose another subnet or vlan",
-						a.Prefix, b.Prefix, o.Title(), n.Config.segment())
+						a.Prefix, b.Prefix, o.Title(), n.segment())
 				}
 			}
 		}

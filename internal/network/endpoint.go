@@ -83,7 +83,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	}
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
-		VLAN: att.VLAN, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Observer: att.Observer, Phase: PhaseCreated,
+		VLAN: att.VLAN, Trunk: att.Trunk, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Observer: att.Observer, Phase: PhaseCreated,
 	}
 	if ep.MAC == "" {
 		ep.MAC = macFor(n, ep).String()
@@ -119,10 +119,39 @@ func checkAttachment(n Network, att Attachment) error {
 	switch {
 	case n.Config.OVN != nil && att.VLAN != nil:
 		return fmt.Errorf("driver-opt vlan=%q: containers on a logical switch have no VLAN of their own; leave it out", vlanText(*att.VLAN))
+	case n.Config.OVN != nil && att.Trunk != nil:
+		return fmt.Errorf("driver-opt trunk=%q: containers on a logical switch have no VLAN of their own; leave it out", att.trunkText())
 	case n.Config.OVN == nil && att.PortSecurity != nil && *att.PortSecurity:
 		return errors.New("driver-opt port_security=\"true\": a plain Open vSwitch bridge does not have it yet; allowed is false")
+	case att.Observer:
+		return nil // its trunk says what is copied, not where it is
+	}
+	return checkTrunk(n, att)
+}
+
+// checkTrunk refuses a trunk that the options of the network and those of the
+// attachment make only together.
+func checkTrunk(n Network, att Attachment) error {
+	ep := Endpoint{VLAN: att.VLAN, Trunk: att.Trunk}
+	native, trunk := n.vlans(ep)
+	if err := trunkFault(native, trunk); err != nil {
+		if att.Trunk == nil {
+			return fmt.Errorf("driver-opt vlan=%q: VLAN %d is in the trunk of the network (trunk=%s); allowed are others and none, or give trunk too", vlanText(native), native, trunk)
+		}
+		return fmt.Errorf("driver-opt trunk=%q: %w", att.trunkText(), err)
+	}
+	if len(trunk) == 0 && len(n.Config.Trunk) > 0 && n.Config.VLAN == 0 && att.VLAN == nil {
+		return fmt.Errorf("driver-opt trunk=%q: %w", att.trunkText(), errNoNative)
 	}
 	return nil
+}
+
+// trunkText is the trunk as a user writes it.
+func (a Attachment) trunkText() string {
+	if len(*a.Trunk) == 0 {
+		return "none"
+	}
+	return a.Trunk.String()
 }
 
 // enter occupies the segment, stores the endpoint and shows it, or does nothing.
@@ -132,6 +161,7 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 	if err != nil {
 		return err
 	}
+	defer m.entered(ep.ID)
 	for _, id := range evicted {
 		m.log.WarnContext(ctx, "removing an endpoint that Docker forgot", "nid", n.ID, "eid", id)
 		old, _ := n.Endpoint(id)

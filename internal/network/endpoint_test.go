@@ -84,7 +84,7 @@ func TestCreateEndpointFails(t *testing.T) {
 		words    []string
 	}{
 		"unknown network": {change: func(q *EndpointRequest) { q.Network = nid("other") }, words: []string{"does not know the network", "create it again"}},
-		"bad options":     {endpoint: []string{"vlan=auto", "trunk=1"}, words: []string{`vlan="auto"`, `trunk="1"`}},
+		"bad options":     {endpoint: []string{"vlan=auto", "trunk=0"}, words: []string{`vlan="auto"`, `trunk="0"`}},
 		"small MTU":       {endpoint: []string{"mtu=1279"}, addr: "fd00::2/64", words: []string{`mtu="1279"`, "IPv6"}},
 		"store":           {spoil: func(r *rig) { r.store.failOn("PutEndpoint") }, words: []string{errDisk.Error()}},
 	} {

@@ -125,5 +125,5 @@ func (f *fakeFabric) String() string {
 }
 
 func portLine(name, bridge string, p Port) string {
-	return fmt.Sprintf("port %s on %s vlan=%d mtu=%d %v", name, bridge, p.VLAN, p.MTU, p.ExternalIDs)
+	return fmt.Sprintf("port %s on %s vlan=%d trunk=%v mtu=%d %v", name, bridge, p.VLAN, p.Trunk, p.MTU, p.ExternalIDs)
 }

@@ -129,6 +129,11 @@ func (f *fakeFabric) Plan(n Network, others []Network) (Plan, error) {
 	for _, o := range others {
 		if o.Config.Bridge == cfg.Bridge {
 			used[o.Config.VLAN] = true
+			for _, ep := range o.Endpoints {
+				for _, tag := range o.Port(*ep).Trunk {
+					used[tag] = true
+				}
+			}
 		}
 	}
 	if cfg.VLANMode == VLANAuto {

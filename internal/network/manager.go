@@ -51,6 +51,7 @@ type Manager struct {
 	missing  map[ID]time.Time // networks that Docker does not list, since when
 	networks map[ID]*entry
 	segments map[segment]map[any]holder
+	entering map[EndpointID]Endpoint // admitted, and not shown yet
 
 	docker  atomic.Pointer[string] // names the engine that dockerwatch follows
 	waiting watched                // containers that may start next
@@ -115,6 +116,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		missing:  make(map[ID]time.Time),
 		look:     make(chan struct{}, 1),
 		segments: make(map[segment]map[any]holder),
+		entering: make(map[EndpointID]Endpoint),
 	}
 	m.repair.init()
 	m.failures.last, m.failures.count = make(map[ID]error), make(map[ID]int)

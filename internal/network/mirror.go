@@ -40,6 +40,18 @@ func (c Config) Mirroring() Mirror {
 // while its mirror is being made.
 const ObserverVLAN = 4095
 
+// sink is the port of an observer in place of one that is in the VLANs of p. Open
+// vSwitch takes the VLAN off the copies that leave by an access port, which is what
+// the containers of a network without trunks see, and leaves it on by a trunk.
+func (p Port) sink() Port {
+	tagged := len(p.Trunk) > 0
+	p.VLAN, p.Trunk, p.Logical, p.Secure = ObserverVLAN, nil, "", false
+	if tagged {
+		p.VLAN, p.Trunk = 0, VLANs{ObserverVLAN}
+	}
+	return p
+}
+
 // dest is the word for the container itself.
 const destSelf = "self"
 
@@ -138,6 +150,8 @@ func (c *Config) checkMirror(given map[string]string, faults *OptionsError) {
 		faults.add("option mirror.vlan=%q: on OVN's bridge every container would get the copies; leave it out, and give mirror.dest", given["mirror.vlan"])
 	case c.VLANMode == VLANTag && c.VLAN == c.Mirror.VLAN:
 		faults.add("option mirror.vlan=%q: that is the VLAN of the network itself; allowed is any other", given["mirror.vlan"])
+	case c.Trunk.Has(c.Mirror.VLAN):
+		faults.add("option mirror.vlan=%q: that is a VLAN of the network itself (trunk=%s); allowed is any other", given["mirror.vlan"], c.Trunk)
 	}
 }
 

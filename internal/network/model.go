@@ -87,6 +87,7 @@ type Endpoint struct {
 	MAC         string            `json:"mac"`
 	Addrs       []netip.Prefix    `json:"addrs,omitempty"`
 	VLAN        *uint16           `json:"vlan,omitempty"`          // of this attachment only; 0 is untagged
+	Trunk       *VLANs            `json:"trunk,omitempty"`         // of this attachment only; empty is none
 	MTU         int               `json:"mtu,omitempty"`           // of this attachment only
 	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
 	Observer    bool              `json:"observer,omitempty"`      // it gets copies (mirror.dest=self), and sends nothing
@@ -141,7 +142,8 @@ func (n Network) WithoutEndpoint(id EndpointID) Network {
 // Port is what the fabric has to make of an endpoint, the network's options
 // and the attachment's own merged.
 type Port struct {
-	VLAN        uint16 // 0 is untagged
+	VLAN        uint16 // 0 is untagged, or with Trunk none
+	Trunk       VLANs  // tagged, beside VLAN as the native one
 	MTU         int
 	ExternalIDs map[string]string
 
@@ -172,18 +174,16 @@ const (
 // Port returns the port that e needs on n. External_ids whose value is not
 // known (yet) are left out, never written empty.
 func (n Network) Port(e Endpoint) Port {
-	p := Port{VLAN: n.Config.VLAN, MTU: n.Config.MTU, ExternalIDs: n.RowIDs(), Secure: n.Config.PortSecurity}
+	p := Port{MTU: n.Config.MTU, ExternalIDs: n.RowIDs(), Secure: n.Config.PortSecurity}
+	p.VLAN, p.Trunk = n.vlans(e)
 	if n.Config.OVN != nil {
 		p.Logical, _ = e.ID.Links()
 	}
 	if e.Secure != nil {
 		p.Secure = *e.Secure
 	}
-	if e.VLAN != nil {
-		p.VLAN = *e.VLAN
-	}
 	if e.Observer {
-		p.VLAN, p.Logical, p.Secure = ObserverVLAN, "", false
+		p = p.sink()
 	}
 	if e.MTU != 0 {
 		p.MTU = e.MTU
@@ -196,6 +196,18 @@ func (n Network) Port(e Endpoint) Port {
 		}
 	}
 	return p
+}
+
+// vlans are the VLAN of e on n without a tag, and those with one.
+func (n Network) vlans(e Endpoint) (vlan uint16, trunk VLANs) {
+	vlan, trunk = n.Config.VLAN, n.Config.Trunk
+	if e.VLAN != nil {
+		vlan = *e.VLAN
+	}
+	if e.Trunk != nil {
+		trunk = *e.Trunk
+	}
+	return vlan, trunk
 }
 
 // RowIDs are the external_ids of every row made for n: the owner, the network,

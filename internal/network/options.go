@@ -53,7 +53,8 @@ const (
 type Config struct {
 	Bridge      string            `json:"bridge,omitempty"` // empty: the fabric's default
 	VLANMode    VLANMode          `json:"vlan_mode"`
-	VLAN        uint16            `json:"vlan,omitempty"` // 0 is untagged
+	VLAN        uint16            `json:"vlan,omitempty"`  // 0 is untagged
+	Trunk       VLANs             `json:"trunk,omitempty"` // tagged; VLAN is then the native one, 0 for none
 	MTU         int               `json:"mtu"`
 	TenantID    string            `json:"tenant_id,omitempty"`
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
@@ -71,7 +72,8 @@ type Config struct {
 // say (`docker network connect --driver-opt`).
 type Attachment struct {
 	VLAN        *uint16
-	MTU         int // 0: the network's
+	Trunk       *VLANs // empty: none, though the network is a trunk
+	MTU         int    // 0: the network's
 	ExternalIDs map[string]string
 
 	PortSecurity *bool // nil: the network's
@@ -107,6 +109,10 @@ var bridgeOptions = map[string]option[Config]{
 			c.VLANMode = VLANTag
 			c.VLAN, err = parseVLAN(v)
 		}
+		return err
+	}},
+	"trunk": {allowedVLANs, func(c *Config, v string) (err error) {
+		c.Trunk, err = parseVLANs(v)
 		return err
 	}},
 	"mtu": {allowedMTU, func(c *Config, v string) (err error) {
@@ -152,6 +158,14 @@ var portOptions = map[string]option[Attachment]{
 			tag, err = parseVLAN(v)
 		}
 		a.VLAN = &tag
+		return err
+	}},
+	"trunk": {allowedVLANs + ", or none", func(a *Attachment, v string) (err error) {
+		list := VLANs{}
+		if !strings.EqualFold(v, "none") {
+			list, err = parseVLANs(v)
+		}
+		a.Trunk = &list
 		return err
 	}},
 	"mtu": {allowedMTU, func(a *Attachment, v string) (err error) {
@@ -221,6 +235,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 	if v6 > 0 && c.MTU >= MinMTU && c.MTU < MinMTU6 {
 		faults.add("option mtu=%q: allowed are %s, and this network has an IPv6 subnet", given["mtu"], allowedMTU)
 	}
+	c.checkTrunk(given, faults)
 	c.checkOVN(given, internal, subnets, faults)
 	c.checkMirror(given, faults)
 	if c.IPAM == IPAMStatic && v4+v6 == 0 {
@@ -235,6 +250,26 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 		}
 	}
 	return c, faults.orNil()
+}
+
+// checkTrunk looks at what is said beside a trunk. What is refused of a trunk on a
+// logical switch, checkOVN tells.
+func (c *Config) checkTrunk(given map[string]string, faults *OptionsError) {
+	if _, ok := given["trunk"]; !ok || c.OVN != nil {
+		return
+	}
+	if c.VLANMode == VLANAuto {
+		if _, ok := given["vlan"]; ok {
+			faults.add("option vlan=%q: a trunk has the VLANs of its list; allowed with trunk are 1..4094 for a native VLAN, and none", given["vlan"])
+		}
+		c.VLANMode = VLANNone
+	}
+	if err := trunkFault(c.VLAN, c.Trunk); err != nil {
+		faults.add("option trunk=%q: %v", given["trunk"], err)
+	}
+	if c.VLAN == 0 && c.Gateway == GatewayExternal {
+		faults.add("option gateway_mode=%q: a trunk without a native VLAN drops what has no tag, so that no gateway is reached; give vlan=N for the native VLAN, or another gateway_mode", given["gateway_mode"])
+	}
 }
 
 // ParseAttachment makes an Attachment of the options of one endpoint. Keys of
@@ -255,6 +290,11 @@ func ParseAttachment(opts map[string]string, ipv6 bool) (Attachment, error) {
 	}
 	if a.Observer && a.VLAN != nil {
 		faults.add("driver-opt vlan=%q: the port of an observer (mirror.dest=self) is in no VLAN; leave out one of the two", given["vlan"])
+	}
+	if a.VLAN != nil && a.Trunk != nil {
+		if err := trunkFault(*a.VLAN, *a.Trunk); err != nil {
+			faults.add("driver-opt trunk=%q: %v", given["trunk"], err)
+		}
 	}
 	return a, faults.orNil()
 }
@@ -418,6 +458,9 @@ func (c Config) completedAs(planned Config) bool {
 // String renders the options as a user would type them, for status.
 func (c Config) String() string {
 	parts := []string{"bridge=" + c.Bridge, fmt.Sprintf("mtu=%d", c.MTU), "gateway_mode=" + string(c.Gateway), "vlan=" + c.VLANText()}
+	if len(c.Trunk) > 0 {
+		parts = append(parts, "trunk="+c.Trunk.String())
+	}
 	if c.TenantID != "" {
 		parts = append(parts, "tenant_id="+c.TenantID)
 	}

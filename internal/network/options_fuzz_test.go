@@ -39,6 +39,10 @@ func FuzzParseOptions(f *testing.F) {
 	f.Add("port_security", "TRUE", "ovn.snat", "TRUE", false, false, false)
 	f.Add("bridge", "br-int", "VLAN", "none", true, true, true)
 	f.Add("mtu", "1279", "gateway_mode", "external", false, true, false)
+	f.Add("trunk", "10,20-30", "vlan", "25", false, true, false)
+	f.Add("trunk", "1-4094", "gateway_mode", "external", false, true, false)
+	f.Add("TRUNK", "4094,1,2", "vlan", "auto", false, true, false)
+	f.Add("trunk", "7", "ovn.switch", "ls", false, true, false)
 	f.Add("external_ids", "a=b,c=d", "tenant_id", "blue", false, false, true)
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string, internal, v4, v6 bool) {
 		given := map[string]string{key1: value1, key2: value2}
@@ -76,6 +80,10 @@ func FuzzParseOptions(f *testing.F) {
 		}
 		if c.OVN == nil || c.MTU != 0 { // else what the underlay leaves
 			checkMTU(t, c.MTU, v6)
+		}
+		checkTrunk(t, c.VLAN, c.Trunk)
+		if len(c.Trunk) > 0 && (c.OVN != nil || c.VLANMode == VLANAuto || c.VLAN == 0 && c.Gateway == GatewayExternal) {
+			t.Errorf("accepted the trunk %s of %+v", c.Trunk, c)
 		}
 		checkSwitch(t, c)
 		checkIDs(t, c.ExternalIDs)
@@ -126,6 +134,8 @@ func FuzzParseAttachment(f *testing.F) {
 		f.Add(c.key, c.value, "mtu", "1400", true)
 	}
 	f.Add("vlan", "none", "external_ids", "a=b", false)
+	f.Add("trunk", "NONE", "vlan", "7", false)
+	f.Add("trunk", "10,20-30", "vlan", "21", false)
 	f.Add("port_security", "False", "Port_Security", "yes", false)
 	f.Add("com.docker.network.endpoint.sysctls", "x", "mtu", "1279", true)
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string, ipv6 bool) {
@@ -146,7 +156,61 @@ func FuzzParseAttachment(f *testing.F) {
 		if a.MTU != 0 {
 			checkMTU(t, a.MTU, ipv6)
 		}
+		if a.VLAN != nil && a.Trunk != nil {
+			checkTrunk(t, *a.VLAN, *a.Trunk)
+		}
 		checkIDs(t, a.ExternalIDs)
+	})
+}
+
+// checkTrunk fails unless the list is in order and comes back from its own text.
+func checkTrunk(t *testing.T, native uint16, trunk VLANs) {
+	for i, tag := range trunk {
+		if tag < 1 || tag > 4094 || tag == native || i > 0 && tag <= trunk[i-1] {
+			t.Errorf("accepted trunk %v with native VLAN %d", []uint16(trunk), native)
+		}
+	}
+	var again VLANs
+	if err := again.UnmarshalText([]byte(trunk.String())); err != nil || !slices.Equal(again, trunk) {
+		t.Errorf("%v is written %q and read %v, %v", []uint16(trunk), trunk, []uint16(again), err)
+	}
+}
+
+// Whatever text is taken for a list of VLANs has one canonical form, which is no
+// longer, and names the same VLANs.
+func FuzzVLANs(f *testing.F) {
+	for _, text := range []string{"", "10", "10,20-30", "30,10-12", "1-4094", "4094,1", "7-7", "5-9,7", "010-011", "1-2-3", "-", ","} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var list VLANs
+		if list.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		checkTrunk(t, 0, list)
+		if canonical := list.String(); len(canonical) > len(text) {
+			t.Errorf("%q became the longer %q", text, canonical)
+		}
+		named := map[uint16]bool{}
+		for part := range strings.SplitSeq(text, ",") {
+			first, last, _ := strings.Cut(part, "-")
+			if last == "" {
+				last = first
+			}
+			from, _ := strconv.Atoi(first)
+			to, _ := strconv.Atoi(last)
+			for tag := from; tag <= to && part != ""; tag++ {
+				named[uint16(tag)] = true
+			}
+		}
+		if len(named) != len(list) {
+			t.Errorf("%q names %d VLANs, %v has %d", text, len(named), list, len(list))
+		}
+		for tag := range uint16(MaxVLAN + 2) {
+			if list.Has(tag) != named[tag] {
+				t.Errorf("%q: has %d: %v", text, tag, list.Has(tag))
+			}
+		}
 	})
 }
 

@@ -149,6 +149,9 @@ func (c *Config) checkOVN(given map[string]string, internal bool, subnets []Subn
 		}
 		c.VLANMode = VLANNone
 	}
+	if _, ok := given["trunk"]; ok {
+		faults.add("option trunk=%q: containers on a logical switch have no VLAN of their own; leave out one of trunk and ovn.switch", given["trunk"])
+	}
 	if given["mtu"] == "" {
 		c.MTU = 0 // what the underlay leaves
 	}

@@ -12,7 +12,8 @@ type Report struct {
 	ID       ID               `json:"id"`
 	Name     string           `json:"name,omitempty"`
 	Bridge   string           `json:"bridge"`
-	VLAN     string           `json:"vlan"` // a number or none
+	VLAN     string           `json:"vlan"` // a number or none; of a trunk the native one
+	Trunk    string           `json:"trunk,omitempty"`
 	VLANMode VLANMode         `json:"vlan_mode"`
 	MTU      int              `json:"mtu"`
 	Gateway  GatewayMode      `json:"gateway_mode"`
@@ -43,12 +44,23 @@ type EndpointReport struct {
 	MAC         string            `json:"mac"`
 	Addrs       []string          `json:"addresses,omitempty"`
 	VLAN        string            `json:"vlan"` // a number or none; empty: in no VLAN
+	Trunk       string            `json:"trunk,omitempty"`
 	MTU         int               `json:"mtu"`
 	Secure      bool              `json:"port_security,omitempty"`
 	Observer    bool              `json:"observer,omitempty"` // it gets copies, and is in no VLAN
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
 	EndpointStatus
+}
+
+// Tag is the one that a frame of the container needs to get onto the bridge, 0 if it
+// needs none: that of a trunk without a native VLAN.
+func (e EndpointReport) Tag() uint16 {
+	var trunk VLANs
+	if e.VLAN != vlanText(0) || trunk.UnmarshalText([]byte(e.Trunk)) != nil || len(trunk) == 0 {
+		return 0
+	}
+	return trunk[0]
 }
 
 // Reports returns all networks as they are wanted and observed now.
@@ -63,7 +75,7 @@ func (m *Manager) Reports() []Report {
 func (m *Manager) report(n Network) Report {
 	seen := m.fabric.Observe(n)
 	r := Report{
-		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode,
+		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode, Trunk: n.Config.Trunk.String(),
 		MTU: n.Config.MTU, Gateway: n.Config.Gateway, IPAM: n.Config.IPAM, Tenant: n.Config.TenantID,
 		Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
 		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Notes: seen.Notes, Mirrors: seen.Mirrors, Ends: []EndpointReport{},
@@ -79,11 +91,11 @@ func (m *Manager) report(n Network) Report {
 		p := n.Port(ep)
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
-			VLAN: vlanText(p.VLAN), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
+			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
 			Observer: ep.Observer,
 		}
 		if ep.Observer {
-			e.VLAN = ""
+			e.VLAN, e.Trunk = "", ""
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
 			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil

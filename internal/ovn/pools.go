@@ -1,6 +1,7 @@
 package ovn
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -159,11 +160,19 @@ func (p *Pools) tries(ctx context.Context, sw string, do func(v ovsdb.View) erro
 func (p *Pools) enroll(ctx context.Context, v ovsdb.View, h handle) error {
 	pairs := map[string]string{familyKey(h.prefix.Addr().Is6()): h.prefix.String(), h.key(): h.value()}
 	b := findBook(v, h.sw)
+	// What a view shows goes on changing: the prefix may be another by now.
+	if has, err := p.known(v, h.sw, h.prefix.Addr().Is6()); err != nil || has.IsValid() && has != h.prefix {
+		return cmp.Or(err, errOther)
+	}
 	if b == nil {
 		return p.f.write(ctx, newBook(h.sw, pairs))[0]
 	}
 	return p.f.write(ctx, replace(b, pairs))[0]
 }
+
+// errOther is of a pool whose prefix another host has recorded in this moment, as the
+// database itself would refuse it.
+var errOther error = &ovsdb.TransactError{Op: ovsdb.Operation{Op: "wait", Table: "DHCP_Options"}}
 
 // replace enters pairs in place of what the book holds under their keys.
 func replace(b *dhcpOptions, pairs map[string]string) []ovsdb.Operation {

@@ -108,13 +108,25 @@ func planRouter(v ovsdb.View, n network.Network) error {
 			if !slices.Equal(has, want) {
 				return fmt.Errorf("option ovn.external_address=%q: the address of router %s on %s is %s; give that", strings.Join(prefixes(o.ExternalAddrs), ","), o.Router, o.External, strings.Join(has, ","))
 			}
+			if has, want := r.ExternalIDs[keyChassis], strings.Join(o.GatewayChassis, ","); want != "" && has != want {
+				return fmt.Errorf("option ovn.gateway_chassis=%q: those of router %s are %s; leave the option out, or change them (ovn-nbctl lrp-set-gateway-chassis %s CHASSIS PRIORITY)", want, o.Router, has, way.Name)
+			}
+			for _, next := range o.ExternalNext {
+				if has := defaultRoute(v, r, next.Is4()); has != "" && has != next.String() {
+					return fmt.Errorf("option ovn.external_gateway=%q: the default route of router %s leads to %s; give that, or leave the option out", next, o.Router, has)
+				}
+			}
 		}
 	}
 	return nil
 }
 
-// keyExternal records the physical network of a router's gateway port.
-const keyExternal = "external_network"
+// What is recorded of a router's gateway port: its physical network, and the chassis
+// that may have it.
+const (
+	keyExternal = "external_network"
+	keyChassis  = "gateway_chassis"
+)
 
 // joinRouter returns what is missing between the switch and its router, the router
 // and its way out included. swUUID may be a name that the transaction gives.
@@ -202,19 +214,16 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 			chassis = []string{f.chassisName()}
 		}
 		ops = append(ops, addRouterPort(rUUID, port, sw, prefixes(o.ExternalAddrs), "outer", chassis)...)
-		ops = append(ops, setIDs("Logical_Router", rUUID, map[string]string{keyExternal: o.External}))
+		ops = append(ops, setIDs("Logical_Router", rUUID, map[string]string{keyExternal: o.External, keyChassis: strings.Join(chassis, ",")}))
 	}
 	if findPort(v, switchPortName(sw, o.Router)) == nil {
 		ops = append(ops, addRouterSidePort(swUUID, switchPortName(sw, o.Router), port, sw, "beyond")...)
 	}
 	for i, next := range o.ExternalNext {
-		to := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if next.Is6() {
-			to = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		if r != nil && hasRoute(v, r, to.String()) {
+		if r != nil && defaultRoute(v, r, next.Is4()) != "" {
 			continue
 		}
+		to := everything(next.Is4())
 		id := "route" + strconv.Itoa(i)
 		ops = append(ops, insert("Logical_Router_Static_Route", id, ovsdb.Values{
 			"ip_prefix": to.String(), "nexthop": next.String(), "external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner}),
@@ -253,11 +262,22 @@ func addrOf(list []netip.Prefix, four bool) netip.Addr {
 	return netip.Addr{}
 }
 
-func hasRoute(v ovsdb.View, r *logicalRouter, prefix string) bool {
-	return slices.ContainsFunc(r.Routes, func(uuid string) bool {
-		route, ok := ovsdb.Find(v, &staticRoute{UUID: uuid})
-		return ok && route.Prefix == prefix
-	})
+// everything is where a default route leads.
+func everything(four bool) netip.Prefix {
+	if four {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// defaultRoute is the next hop of the router's default route, empty without one.
+func defaultRoute(v ovsdb.View, r *logicalRouter, four bool) string {
+	for _, uuid := range r.Routes {
+		if route, ok := ovsdb.Find(v, &staticRoute{UUID: uuid}); ok && route.Prefix == everything(four).String() {
+			return route.Nexthop
+		}
+	}
+	return ""
 }
 
 func hasNAT(v ovsdb.View, r *logicalRouter, inside string) bool {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
@@ -17,12 +19,27 @@ const keyLocalnet = "localnet"
 
 // switchTries bounds how often a change of a switch is tried again because another
 // host changed it in the same moment.
-const switchTries = 10
+const switchTries = 30
+
+// breathe waits a moment before such a try, longer each time: the cache may not show
+// yet what the other host did.
+func breathe(ctx context.Context, try int) {
+	if try == 0 {
+		return
+	}
+	moment := time.NewTimer(rand.N(time.Millisecond << min(try, 6)))
+	defer moment.Stop()
+	select {
+	case <-moment.C:
+	case <-ctx.Done():
+	}
+}
 
 // ensureSwitch returns the network's switch, made if it is missing, with this
 // host's claim on it.
 func (f *Fabric) ensureSwitch(ctx context.Context, n network.Network) (*logicalSwitch, error) {
-	for range switchTries {
+	for try := range switchTries {
+		breathe(ctx, try)
 		v, err := f.nb.View()
 		if err != nil {
 			return nil, err
@@ -168,7 +185,8 @@ func (f *Fabric) Remove(ctx context.Context, n network.Network, keepBridge bool)
 
 // unclaim takes a claim back.
 func (f *Fabric) unclaim(ctx context.Context, name, key string) error {
-	for range switchTries {
+	for try := range switchTries {
+		breathe(ctx, try)
 		v, err := f.nb.View()
 		if err != nil {
 			return err

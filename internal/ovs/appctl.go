@@ -87,10 +87,10 @@ func Appctl(ctx context.Context, dir, program, command string, args ...string) (
 }
 
 // Forwards asks ovs-vswitchd what it would do with a broadcast that a container
-// sends through one of our ports. It returns the end of the trace when that is
-// nothing, and an error when it cannot be asked.
-func (f *Fabric) Forwards(ctx context.Context, bridge string, ofport int, mac string) (dropped string, err error) {
-	lines, err := f.trace(ctx, bridge, ofport, mac)
+// sends through one of our ports, with a tag unless that is 0. It returns the end of
+// the trace when that is nothing, and an error when it cannot be asked.
+func (f *Fabric) Forwards(ctx context.Context, bridge string, ofport int, mac string, tag uint16) (dropped string, err error) {
+	lines, err := f.trace(ctx, bridge, ofport, mac, tag)
 	if err != nil {
 		return "", err
 	}
@@ -104,8 +104,8 @@ func (f *Fabric) Forwards(ctx context.Context, bridge string, ofport int, mac st
 // Receives is Forwards for the port of a logical switch, which may well drop a
 // broadcast: nobody else may be there, and nothing but true ARP is let through. It
 // asks only whether any flow takes what comes in.
-func (f *Fabric) Receives(ctx context.Context, bridge string, ofport int, mac string) (dropped string, err error) {
-	lines, err := f.trace(ctx, bridge, ofport, mac)
+func (f *Fabric) Receives(ctx context.Context, bridge string, ofport int, mac string, _ uint16) (dropped string, err error) {
+	lines, err := f.trace(ctx, bridge, ofport, mac, 0)
 	if err != nil {
 		return "", err
 	}
@@ -120,8 +120,11 @@ func (f *Fabric) Receives(ctx context.Context, bridge string, ofport int, mac st
 	return "", nil
 }
 
-func (f *Fabric) trace(ctx context.Context, bridge string, ofport int, mac string) (lines []string, err error) {
+func (f *Fabric) trace(ctx context.Context, bridge string, ofport int, mac string, tag uint16) (lines []string, err error) {
 	flow := fmt.Sprintf("in_port=%d,dl_src=%s,dl_dst=ff:ff:ff:ff:ff:ff,dl_type=0x0806", ofport, mac)
+	if tag != 0 {
+		flow += fmt.Sprintf(",dl_vlan=%d", tag)
+	}
 	trace, err := f.appctl(ctx, "ofproto/trace", bridge, flow)
 	return strings.Split(strings.TrimSpace(trace), "\n"), err
 }

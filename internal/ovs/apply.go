@@ -161,8 +161,8 @@ func (f *Fabric) broken(v ovsdb.View, host string) bool {
 
 // mend notes what differs between an existing port and what it should be.
 func (c *change) mend(ep network.Endpoint, p *port, want network.Port) {
-	if want.Logical == "" && (p.Tag == nil || *p.Tag != int(want.VLAN) || deref(p.VLANMode) != access || len(p.Trunks) > 0) {
-		c.edits = append(c.edits, setVLAN(p.UUID, want.VLAN))
+	if want.Logical == "" && !sameVLANs(p, want) {
+		c.edits = append(c.edits, setVLANs(p.UUID, want))
 	}
 	if !contains(p.ExternalIDs, want.ExternalIDs) {
 		c.minor = append(c.minor, setIDs("Port", p.UUID, want.ExternalIDs))

@@ -27,6 +27,7 @@ type wantedMirror struct {
 	port     string // UUID, empty with a VLAN
 	vlan     int
 	src, dst []string // UUIDs of ports, sorted
+	only     []int    // VLANs; none: all
 	ids      map[string]string
 	observer network.EndpointID // the destination, if it is a container
 }
@@ -64,7 +65,7 @@ func wantedMirrors(v ovsdb.View, b *bridge, n network.Network) []wantedMirror {
 			continue
 		}
 		if p := attached(v, *ep); p != nil {
-			add(p.Name, wantedMirror{port: p.UUID, observer: ep.ID})
+			add(p.Name, wantedMirror{port: p.UUID, observer: ep.ID, only: watched(*ep)})
 		}
 	}
 	if len(want) == 0 {
@@ -80,6 +81,17 @@ func wantedMirrors(v ovsdb.View, b *bridge, n network.Network) []wantedMirror {
 		}
 	}
 	return want
+}
+
+// watched are the VLANs that the observer's own options choose.
+func watched(ep network.Endpoint) (only []int) {
+	if ep.Trunk == nil {
+		return nil
+	}
+	for _, tag := range *ep.Trunk {
+		only = append(only, int(tag))
+	}
+	return only
 }
 
 // destination is the port that mirror.dest names, nil if it is not on the bridge.
@@ -206,7 +218,7 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 // addMirror inserts a mirror, if the bridge is still there.
 func addMirror(b *bridge, id string, w wantedMirror) []ovsdb.Operation {
 	row := ovsdb.Values{
-		"name": w.name, "select_src_port": uuids(w.src...), "select_dst_port": uuids(w.dst...), "external_ids": stringMap(w.ids),
+		"name": w.name, "select_src_port": uuids(w.src...), "select_dst_port": uuids(w.dst...), "select_vlan": numbers(w.only), "external_ids": stringMap(w.ids),
 	}
 	if w.port != "" {
 		row["output_port"] = ovsdb.UUID{GoUUID: w.port}
@@ -229,8 +241,8 @@ func mendMirror(m *mirror, w wantedMirror) (ops []ovsdb.Operation) {
 	if m.SelectAll {
 		row["select_all"] = false
 	}
-	if len(m.SelectVLAN) > 0 {
-		row["select_vlan"] = ovsdb.Set{GoSet: []any{}}
+	if !slices.Equal(slices.Sorted(slices.Values(m.SelectVLAN)), w.only) {
+		row["select_vlan"] = numbers(w.only)
 	}
 	if deref(m.OutputPort) != w.port {
 		row["output_port"] = uuids()
@@ -266,6 +278,14 @@ func mendMirror(m *mirror, w wantedMirror) (ops []ovsdb.Operation) {
 		ops = append(ops, setIDs("Mirror", m.UUID, w.ids))
 	}
 	return ops
+}
+
+func numbers(list []int) ovsdb.Set {
+	set := ovsdb.Set{GoSet: make([]any, 0, len(list))}
+	for _, n := range list {
+		set.GoSet = append(set.GoSet, n)
+	}
+	return set
 }
 
 // without returns the elements of a that are not in b.

@@ -1,17 +1,63 @@
 package ovs
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
 )
 
-// access is the mode of every port we make. Without it a port with no tag is a
-// trunk of all VLANs (ovs-vswitchd.conf.db(5), Port.vlan_mode): an untagged
-// container could then see and enter every VLAN of the bridge. As an access
-// port with tag 0 it is confined to untagged frames.
-const access = "access"
+// The modes of the ports that we make (ovs-vswitchd.conf.db(5), Port.vlan_mode).
+//
+// Without a mode a port with no tag is a trunk of all VLANs: an untagged container
+// could then see and enter every VLAN of the bridge. As an access port with tag 0
+// it is confined to untagged frames.
+//
+// A trunk takes what is in its list. A frame without a tag, or with that of VLAN 0,
+// counts as one of VLAN 0, which is in no list of ours, so it is dropped. With a
+// native VLAN such frames are of that, and leave it without a tag.
+const (
+	access = "access"
+	trunk  = "trunk"
+	native = "native-untagged"
+)
+
+// vlanColumns are those of a Port that say which VLANs it is in. Never is an empty
+// list written for a trunk: that would be all VLANs.
+func vlanColumns(p network.Port) ovsdb.Values {
+	tag, mode := ovsdb.Set{GoSet: []any{}}, access
+	trunks := ovsdb.Set{GoSet: make([]any, 0, len(p.Trunk))}
+	for _, t := range p.Trunk {
+		trunks.GoSet = append(trunks.GoSet, int(t))
+	}
+	switch {
+	case len(p.Trunk) == 0:
+		tag.GoSet = append(tag.GoSet, int(p.VLAN))
+	case p.VLAN == 0:
+		mode = trunk
+	default:
+		tag.GoSet, mode = append(tag.GoSet, int(p.VLAN)), native
+	}
+	return ovsdb.Values{"tag": tag, "vlan_mode": mode, "trunks": trunks}
+}
+
+// sameVLANs tells whether a port is in the VLANs in which it should be.
+func sameVLANs(p *port, want network.Port) bool {
+	mode, tag := access, p.Tag != nil && *p.Tag == int(want.VLAN)
+	switch {
+	case len(want.Trunk) == 0:
+	case want.VLAN == 0:
+		mode, tag = trunk, p.Tag == nil
+	default:
+		mode = native
+	}
+	if !tag || deref(p.VLANMode) != mode || len(p.Trunks) != len(want.Trunk) {
+		return false
+	}
+	have := slices.Sorted(slices.Values(p.Trunks))
+	return slices.EqualFunc(have, want.Trunk, func(a int, b uint16) bool { return a == int(b) })
+}
 
 func uuidIs(uuid string) []ovsdb.Condition {
 	return []ovsdb.Condition{{Column: "_uuid", Function: "==", Value: ovsdb.UUID{GoUUID: uuid}}}
@@ -83,7 +129,7 @@ func addPort(bridgeName, device string, p network.Port, ep network.Endpoint) []o
 		"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device}, "external_ids": stringMap(p.ExternalIDs),
 	}
 	if p.Logical == "" {
-		row["tag"], row["vlan_mode"] = int(p.VLAN), access
+		maps.Copy(row, vlanColumns(p))
 	}
 	return []ovsdb.Operation{
 		unchanged("Bridge", nameIs(bridgeName), ovsdb.Values{"name": bridgeName}),
@@ -115,11 +161,9 @@ func delPort(b *bridge, portUUID string) ovsdb.Operation {
 	}}
 }
 
-// setVLAN makes a port the access port it should be.
-func setVLAN(portUUID string, vlan uint16) ovsdb.Operation {
-	return ovsdb.Operation{Op: "update", Table: "Port", Where: uuidIs(portUUID), Row: ovsdb.Values{
-		"tag": int(vlan), "vlan_mode": access, "trunks": ovsdb.Set{GoSet: []any{}},
-	}}
+// setVLANs puts a port into the VLANs in which it should be.
+func setVLANs(portUUID string, want network.Port) ovsdb.Operation {
+	return ovsdb.Operation{Op: "update", Table: "Port", Where: uuidIs(portUUID), Row: vlanColumns(want)}
 }
 
 // setIDs gives a row these external_ids and leaves its others alone. Inserting

@@ -12,15 +12,8 @@ import (
 // planVLAN gives cfg its tag on bridge b, which may not exist yet.
 func planVLAN(f *Fabric, v ovsdb.View, b *bridge, cfg network.Config, others []network.Network) (network.Config, error) {
 	switch cfg.VLANMode {
-	case network.VLANNone:
-		return cfg, nil
-	case network.VLANTag:
-		for _, o := range others {
-			if o.Config.Bridge == cfg.Bridge && o.Config.VLANMode == network.VLANAuto && o.Config.VLAN == cfg.VLAN {
-				return cfg, fmt.Errorf("option vlan=\"%d\": %s has this tag to itself on bridge %s (vlan=auto); allowed is any other", cfg.VLAN, o.Title(), cfg.Bridge)
-			}
-		}
-		return cfg, nil
+	case network.VLANNone, network.VLANTag:
+		return cfg, checkTags(cfg, others)
 	}
 	if b != nil {
 		for _, p := range foreignPorts(v, b) {
@@ -41,6 +34,32 @@ func planVLAN(f *Fabric, v ovsdb.View, b *bridge, cfg network.Config, others []n
 	return cfg, fmt.Errorf("option vlan=\"auto\": all %d VLANs of bridge %s are in use; use another bridge", network.MaxVLAN, cfg.Bridge)
 }
 
+// maxTold is how many networks that are in the way are named.
+const maxTold = 3
+
+// checkTags refuses tags that another network has to itself.
+func checkTags(cfg network.Config, others []network.Network) error {
+	var faults []string
+	for _, o := range others {
+		if o.Config.Bridge != cfg.Bridge || o.Config.VLANMode != network.VLANAuto {
+			continue
+		}
+		if cfg.VLANMode == network.VLANTag && o.Config.VLAN == cfg.VLAN {
+			faults = append(faults, fmt.Sprintf("option vlan=\"%d\": %s has this tag to itself on bridge %s (vlan=auto); allowed is any other", cfg.VLAN, o.Title(), cfg.Bridge))
+		}
+		if cfg.Trunk.Has(o.Config.VLAN) {
+			faults = append(faults, fmt.Sprintf("option trunk=%q: %s has tag %d to itself on bridge %s (vlan=auto); allowed are others", cfg.Trunk, o.Title(), o.Config.VLAN, cfg.Bridge))
+		}
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	if more := len(faults) - maxTold; more > 0 {
+		faults = append(faults[:maxTold], fmt.Sprintf("and so on for %d more networks", more))
+	}
+	return &network.OptionsError{Faults: faults}
+}
+
 // usedTags are the tags seen on any port of the bridge or promised to a network.
 func usedTags(v ovsdb.View, b *bridge, name string, others []network.Network) map[int]bool {
 	used := make(map[int]bool)
@@ -58,9 +77,19 @@ func usedTags(v ovsdb.View, b *bridge, name string, others []network.Network) ma
 		if o.Config.Bridge != name {
 			continue
 		}
-		used[int(o.Config.VLAN)], used[int(o.Config.Mirroring().VLAN)] = true, true
+		use := func(vlan uint16, trunk network.VLANs) {
+			used[int(vlan)] = true
+			for _, t := range trunk {
+				used[int(t)] = true
+			}
+		}
+		use(o.Config.VLAN, o.Config.Trunk)
+		used[int(o.Config.Mirroring().VLAN)] = true
 		for _, ep := range o.Endpoints {
-			used[int(o.Port(*ep).VLAN)] = true
+			if ep.VLAN != nil || ep.Trunk != nil {
+				p := o.Port(*ep)
+				use(p.VLAN, p.Trunk)
+			}
 		}
 	}
 	return used

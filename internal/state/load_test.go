@@ -56,7 +56,7 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 	return network.Endpoint{
 		ID: id, Network: nid, MAC: "02:42:ac:11:00:02",
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
-		VLAN:  &tag, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
+		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
 		Phase: network.PhaseJoined, Changed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), ContainerID: "c1", ContainerName: "web",
 	}
 }
@@ -65,7 +65,7 @@ func aNetwork() network.Network {
 	return network.Network{
 		ID: nid, Name: "blue",
 		Config: network.Config{
-			Bridge: "br-int", VLANMode: network.VLANTag, VLAN: 7, MTU: 1400, TenantID: "tenant \"1\"", ExternalIDs: map[string]string{"k": ""},
+			Bridge: "br-int", VLANMode: network.VLANTag, VLAN: 7, Trunk: network.VLANs{1, 4094}, MTU: 1400, TenantID: "tenant \"1\"", ExternalIDs: map[string]string{"k": ""},
 			IPAM: network.IPAMStatic, Gateway: network.GatewayExternal, Internal: true, OVN: anOVN(), PortSecurity: true, Mirror: aMirror(),
 		},
 		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), Space: "ours"}},
@@ -114,6 +114,9 @@ func TestRoundTrip(t *testing.T) {
 		put(t, d, n, sync)
 		for _, id := range []network.EndpointID{eid, eid2} {
 			ep := anEndpoint(id)
+			if id == eid2 {
+				ep.Trunk = &network.VLANs{} // which is not nil: none
+			}
 			n.Endpoints[id] = &ep
 			if err := d.PutEndpoint(ep, sync); err != nil {
 				t.Fatal(err)

@@ -3,13 +3,11 @@
 package integration
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -365,71 +363,5 @@ func TestMirrorOptions(t *testing.T) {
 				t.Errorf("without Docker's API docker says %s", out)
 			}
 		}
-	})
-}
-
-// A mirror works again after whatever happens to Open vSwitch, the driver, the
-// engine, and the rows themselves.
-func TestMirrorFaults(t *testing.T) {
-	oldAndNew(t, func(t *testing.T, h *host) {
-		h.network("web", "-o", "gateway_mode=none", "--subnet", "10.1.0.0/24", "--ipam-driver", "ovs-container-network")
-		h.observe("eye", "web", "--restart=always")
-		h.container("a1", "web", "--restart=always")
-		h.container("b1", "web", "--restart=always")
-		eye, a := h.in("eye").capture(), h.in("a1").capture()
-		t.Cleanup(func() {
-			if t.Failed() {
-				out, _ := h.Shell(context.Background(), "ovs-vsctl --timeout=3 list mirror; ovs-vsctl --timeout=3 --columns=_uuid,name list port; ovs-appctl dpctl/dump-flows; tail -n 20 /var/log/openvswitch/ovs-vswitchd.log")
-				t.Log(out)
-			}
-		})
-		survives := func(fault string, do func()) {
-			t.Helper()
-			t.Log("fault:", fault)
-			do()
-			if fault == "containers KILL" {
-				eye, a = h.in("eye").capture(), h.in("a1").capture()
-			}
-			h.copies("web", 1, 2)
-			eye.watches("a1", "b1")
-			text := strings.ReplaceAll(fault, " ", "-")
-			h.in("eye").send("eye-" + text)
-			h.in("b1").send(text)
-			a.sees(text)
-			eye.sawEach(1, text)
-			a.sawNone("eye-" + text)
-			if rows := h.mirrorRows(); len(rows) != 1 {
-				t.Errorf("after %s there are the mirrors %v", fault, rows)
-			}
-		}
-		survives("nothing", func() {})
-		survives("mirrors cleared", func() { h.ovs("clear", "bridge", "br-int", "mirrors") })
-		survives("mirror changed", func() {
-			h.ovs("set", "mirror", h.mirrorRows()[0], "select_all=true", "select_vlan=7", "select_src_port=[]", "--", "clear", "mirror", h.mirrorRows()[0], "output_port")
-		})
-		if h.form == service {
-			survives("mirrors cleared without the driver", func() {
-				h.stopDriver()
-				h.ovs("clear", "bridge", "br-int", "mirrors")
-				h.in("eye").send("alone") // to nobody, though there is no mirror
-				h.startDriver()
-			})
-			a.sawNone("alone")
-		}
-		survives("ovs-vswitchd KILL", func() {
-			h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
-			h.must(h.StartVswitchd(h.ctx()))
-		})
-		survives("database wiped", func() { h.must(h.WipeOVSDB(h.ctx())) })
-		survives("driver KILL", func() {
-			h.killDriver()
-			if h.form == service {
-				h.startDriver()
-			}
-		})
-		survives("containers KILL", func() { h.docker("kill", "eye", "a1"); h.docker("start", "eye", "a1") })
-		h.docker("rm", "-f", "eye", "a1", "b1")
-		h.docker("network", "rm", "web")
-		h.expectClean()
 	})
 }

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +73,8 @@ func TestBadMirrorOptions(t *testing.T) {
 	refused(t, err, `driver-opt vlan="7"`, "mirror.dest=self")
 	_, err = ParseOptions(opts("mirror.vlan=7", "vlan=7"), false, nil)
 	refused(t, err, `option mirror.vlan="7"`, "the network itself")
+	_, err = ParseOptions(opts("mirror.vlan=7", "trunk=6-8"), false, nil)
+	refused(t, err, `option mirror.vlan="7"`, "the network itself (trunk=6-8)")
 	_, err = ParseOptions(opts("mirror.vlan=7", "ovn.switch=ls"), false, nil)
 	refused(t, err, `option mirror.vlan="7"`, "OVN's bridge")
 }
@@ -121,6 +124,44 @@ func TestObserver(t *testing.T) {
 			if got := n.Config.Mirrored(Endpoint{ContainerName: name}); got != want {
 				t.Errorf("container %q is copied: %v", name, got)
 			}
+		}
+	})
+}
+
+// The port of an observer keeps tags on where the network or its own attachment says
+// trunk. It is in none of these VLANs, and its address is where the network's are.
+func TestTrunkObserver(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.create("bare", "10.1.0.0/24", "trunk=10,20")
+		r.create("native", "10.2.0.0/24", "trunk=10", "vlan=5")
+		r.create("auto", "10.3.0.0/24")
+		own, _ := r.find("auto")
+		tagged, plain := Port{Trunk: VLANs{ObserverVLAN}}, Port{VLAN: ObserverVLAN}
+		for i, c := range []struct {
+			network, trunk string
+			want           Port
+		}{
+			{"bare", "", tagged}, {"bare", "none", plain}, {"bare", "30", tagged},
+			{"native", "", tagged}, {"native", "5,10", tagged}, {"auto", "", plain},
+			{"auto", fmt.Sprint(own.Config.VLAN), tagged}, {"native", fmt.Sprint(own.Config.VLAN), tagged},
+		} {
+			options := []string{"mirror.dest=self"}
+			if c.trunk != "" {
+				options = append(options, "trunk="+c.trunk)
+			}
+			n, _ := r.find(c.network)
+			name, addr := fmt.Sprint("eye", i), fmt.Sprintf("%s.%d/24", strings.TrimSuffix(n.Subnets[0].Prefix.Addr().String(), ".0"), i+2)
+			r.endpoint(c.network, name, addr, options...)
+			if _, err := r.Join(context.Background(), JoinRequest{Network: nid(c.network), ID: eid(name), Sandbox: sandbox(name)}); err != nil {
+				t.Fatal(err)
+			}
+			r.restart()
+			n, _ = r.find(c.network)
+			ep, _ := n.Endpoint(eid(name))
+			if p := n.Port(ep); p.VLAN != c.want.VLAN || !slices.Equal(p.Trunk, c.want.Trunk) {
+				t.Errorf("%d: trunk=%q on %s has the port %+v", i, c.trunk, c.network, p)
+			}
+			refused(t, r.tryEndpoint(c.network, "other", addr), "is already used")
 		}
 	})
 }

@@ -207,6 +207,7 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 	if len(ops) == 0 {
 		return 0, nil
 	}
+	ops = append(ops, revalidate(v, c.net)...)
 	sealed, err := f.write(ctx, ops, reconfigure(c.root))
 	if err != nil {
 		return 0, err
@@ -232,6 +233,30 @@ func addMirror(b *bridge, id string, w wantedMirror) []ovsdb.Operation {
 			{Column: "mirrors", Mutator: "insert", Value: uuids(id)},
 		}},
 	}
+}
+
+// keyQinQ says with which type a port of mode dot1q-tunnel tags frames; we make none.
+const keyQinQ = "qinq-ethtype"
+
+// revalidate has ovs-vswitchd look at all its flows again, in the transaction that
+// changes mirrors. Open vSwitch 3.1 does not by itself: packets of a flow that it has
+// go on to be copied, or not to be copied, for as long as the flow is in use. It does
+// when the type of tag of any port changes, also of one that uses none.
+func revalidate(v ovsdb.View, n network.Network) []ovsdb.Operation {
+	var chosen *port
+	for _, ep := range n.Endpoints {
+		if p := attached(v, *ep); p != nil && (chosen == nil || ep.Observer) { // of others the MACs are forgotten
+			chosen = p
+		}
+	}
+	if chosen == nil {
+		return nil
+	}
+	change := ovsdb.Mutation{Column: "other_config", Mutator: "insert", Value: stringMap(map[string]string{keyQinQ: "802.1q"})}
+	if chosen.OtherConfig[keyQinQ] != "" {
+		change = ovsdb.Mutation{Column: "other_config", Mutator: "delete", Value: ovsdb.Set{GoSet: []any{keyQinQ}}}
+	}
+	return []ovsdb.Operation{{Op: "mutate", Table: "Port", Where: uuidIs(chosen.UUID), Mutations: []ovsdb.Mutation{change}}}
 }
 
 // mendMirror returns what differs between a mirror and what it should be. Ports are

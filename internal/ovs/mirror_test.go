@@ -127,12 +127,43 @@ func TestMirrorMended(t *testing.T) {
 	} {
 		r.dirty.take("n1")
 		r.vsctl(damage...)
-		if damage[1] != "create" && !slices.Contains(damage, "create") {
+		if slices.Contains(damage, "create") {
+			eventually(t, "the second row is known", func() bool {
+				v, err := r.f.db.View()
+				_, strays := mirrorsOf(v, "n1")
+				return err == nil && len(strays) == 1 && len(findBridge(v, "foreign0").Mirrors) == 3
+			})
+		} else {
 			eventually(t, "the network is dirty", func() bool { return r.dirty.take("n1") > 0 })
 		}
+		r.wire.take()
 		r.apply(n)
 		if diff := cmp.Diff(text, r.mirrorText()); diff != "" {
 			t.Errorf("%v: %s", damage, diff)
+		}
+		if writes := strings.Join(r.wire.take(), "\n"); !strings.Contains(writes, keyQinQ) {
+			t.Errorf("%v: flows are not looked at again: %s", damage, writes)
+		}
+	}
+	r.unchangedBy(n)
+}
+
+// An observer that asks for VLANs gets those, with tags.
+func TestMirrorVLANs(t *testing.T) {
+	r := newRig(t)
+	n := newNet("n1", "br-int", 0)
+	n.Config.Trunk = network.VLANs{10, 20}
+	some := observer(1)
+	some.Trunk = &network.VLANs{10, 11}
+	plain := observer(3)
+	plain.Trunk = &network.VLANs{}
+	n = r.attach(n, some, observer(2), plain, endpoint(4))
+	copies := "on br-int: all false out ocn000000000004 in ocn000000000004 vlans"
+	r.expectMirrors("ocn-n1-ocn000000000001 "+copies+" [10 11] to ocn000000000001[]",
+		"ocn-n1-ocn000000000002 "+copies+" [] to ocn000000000002[]", "ocn-n1-ocn000000000003 "+copies+" [] to ocn000000000003[]")
+	for port, want := range map[string]string{"ocn000000000001": "[] [4095] trunk", "ocn000000000002": "[] [4095] trunk", "ocn000000000003": "4095 [] access"} {
+		if got := strings.Join(strings.Fields(r.vsctl("get", "port", port, "tag", "trunks", "vlan_mode")), " "); got != want {
+			t.Errorf("port %s is %s, want %s", port, got, want)
 		}
 	}
 	r.unchangedBy(n)

@@ -41,6 +41,7 @@ type (
 		Tag         *int              `ovsdb:"tag"`
 		Trunks      []int             `ovsdb:"trunks"`
 		VLANMode    *string           `ovsdb:"vlan_mode"`
+		OtherConfig map[string]string `ovsdb:"other_config"`
 		ExternalIDs map[string]string `ovsdb:"external_ids"`
 	}
 	iface struct {
@@ -112,7 +113,7 @@ func (r mirror) clone() mirror {
 
 func (r port) clone() port {
 	r.Interfaces, r.Tag, r.Trunks = slices.Clone(r.Interfaces), clonePointer(r.Tag), slices.Clone(r.Trunks)
-	r.VLANMode, r.ExternalIDs = clonePointer(r.VLANMode), maps.Clone(r.ExternalIDs)
+	r.VLANMode, r.OtherConfig, r.ExternalIDs = clonePointer(r.VLANMode), maps.Clone(r.OtherConfig), maps.Clone(r.ExternalIDs)
 	return r
 }
 
@@ -134,7 +135,7 @@ func tables() []ovsdb.Table {
 	return []ovsdb.Table{
 		{Row: o, Fields: []any{&o.Bridges, &o.CurCfg, &o.NextCfg, &o.DatapathTypes, &o.Version, &o.OtherConfig, &o.ExternalIDs}},
 		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.FailMode, &b.Mirrors, &b.ExternalIDs}},
-		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.ExternalIDs}},
+		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.OtherConfig, &p.ExternalIDs}},
 		{Row: i, Fields: []any{&i.Name, &i.Type, &i.OFPort, &i.Error, &i.ExternalIDs}},
 		{Row: m, Fields: []any{&m.Name, &m.SelectAll, &m.SelectSrc, &m.SelectDst, &m.SelectVLAN, &m.OutputPort, &m.OutputVLAN, &m.ExternalIDs}},
 		{Row: s, Fields: []any{&s.PrivateKey, &s.Certificate, &s.CACert}},

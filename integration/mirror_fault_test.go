@@ -65,6 +65,7 @@ func TestMirrorFaults(t *testing.T) {
 			}
 			do()
 			if restarts {
+				h.copies("web", 1, 2)
 				eye, a = h.in("eye").capture(), h.in("a1").capture()
 			}
 			h.copies("web", 1, 2)
@@ -109,6 +110,7 @@ func TestMirrorFaults(t *testing.T) {
 			}
 		})
 		survives("containers KILL", func() { h.docker("kill", "eye", "a1"); h.docker("start", "eye", "a1") })
+		survives("containers with dockerd KILL", func() { h.must(h.KillDocker(h.ctx())); h.startDocker() })
 		h.docker("rm", "-f", "eye", "a1", "b1")
 		h.docker("network", "rm", "web")
 		h.expectClean()

@@ -138,7 +138,7 @@ func refusals() []refusal {
 	}
 	two := []string{"--subnet", "10.20.0.0/24", "--subnet", "10.21.0.0/24"}
 	all := []refusal{
-		{wrong: []string{"bridgee=br1"}, says: []string{"bridge, external_ids, gateway_mode, ipam, mirror.dest, mirror.direction, mirror.ports, mirror.vlan, mtu, ovn.dhcp_options, ", "trunk, vlan"}},
+		{wrong: []string{"bridgee=br1"}, says: []string{"allowed are bridge, dhcp, dhcp.release, ", "external_ids, gateway_mode, ipam, ", "mirror.dest, mirror.direction, mirror.ports, mirror.vlan, mtu, ", "trunk, vlan"}},
 		{
 			wrong: []string{"bridgee=br1", "vlan=abc", "mtu=12", "ipam=foo", "bridge=a b", "gateway_mode=foo"},
 			says:  []string{"1..4094, none, auto", "576..65535", "docker, static", "1 to 15", "docker, external, none"}, short: true,

@@ -103,20 +103,7 @@ func TestOVNFaults(t *testing.T) {
 		h1.docker("rm", "-f", "guest")
 		h2.must(h2.Cable(ctx, "eth0", true))
 	})
-	f.survives("northbound database restored from before", func() {
-		file, err := f.hc.BackupNB(ctx)
-		f.hc.must(err)
-		h2.docker("rm", "-f", "x1")
-		h2.container("x1", "prod")
-		h1.container("late", "prod")
-		f.hc.must(f.hc.RestoreNB(ctx, f.CentralOf(f.hc.Host), file))
-		f.pairs[0].follow(t)
-		h1.eventually("the newest container is reachable", func() error {
-			_, err := h2.Run(ctx, "docker", "exec", "x1", "ping", "-c", "1", "-W", "1", h1.address("late", "prod"))
-			return err
-		})
-		h1.docker("rm", "-f", "late")
-	})
+	f.survives("northbound database restored from before", f.restored)
 	f.survives("logical switch port deleted by hand", func() {
 		f.nbctl("lsp-del", h1.portOf("x0", "prod"))
 	})
@@ -134,6 +121,24 @@ func TestOVNFaults(t *testing.T) {
 func (f *fleet) gone(h *host) {
 	h.t.Helper()
 	h.sh("docker run -d --name gone --network none lab && docker rm -f gone")
+}
+
+// restored has the northbound database forget what happened since a backup.
+func (f *fleet) restored() {
+	f.t.Helper()
+	h1, h2 := f.hosts[0], f.hosts[1]
+	file, err := f.hc.BackupNB(f.t.Context())
+	f.hc.must(err)
+	h2.docker("rm", "-f", "x1")
+	h2.container("x1", "prod")
+	h1.container("late", "prod")
+	f.hc.must(f.hc.RestoreNB(f.t.Context(), f.CentralOf(f.hc.Host), file))
+	f.pairs[0].follow(f.t)
+	h1.eventually("the newest container is reachable", func() error {
+		_, err := h2.Run(f.t.Context(), "docker", "exec", "x1", "ping", "-c", "1", "-W", "1", h1.address("late", "prod"))
+		return err
+	})
+	h1.docker("rm", "-f", "late")
 }
 
 // restart has a container that was stopped run again, and talk.
@@ -174,6 +179,10 @@ func TestOVNCluster(t *testing.T) {
 			return err
 		})
 		h.must(f.Start(ctx, leader))
+	})
+	f.survives("cluster restored from before", func() {
+		f.leader()
+		f.restored()
 	})
 	f.survives("no majority", func() {
 		for _, c := range f.Central[1:] {

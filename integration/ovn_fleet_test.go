@@ -28,8 +28,8 @@ type fleet struct {
 	pairs []*farPair
 }
 
-// newFleet starts n hosts with a central, docker and the driver.
-func newFleet(t *testing.T, n int, o lab.FleetOptions) *fleet {
+// newLab is a lab for the hosts of one test.
+func newLab(t *testing.T) *lab.Lab {
 	t.Helper()
 	slots <- struct{}{}
 	t.Cleanup(func() { <-slots })
@@ -37,17 +37,47 @@ func newFleet(t *testing.T, n int, o lab.FleetOptions) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("cannot remove the hosts: %v", err)
+		}
+	})
+	return l
+}
+
+// onUnderlay is a host of that lab with Open vSwitch, without docker and the driver.
+func onUnderlay(t *testing.T, l *lab.Lab, name, addr string) *host {
+	t.Helper()
+	lh, err := l.Host(t.Context(), name, lab.WithBind(build, buildDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{Host: lh, t: t, form: service}
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.logState()
+		}
+	})
+	h.must(h.StartOVS(h.ctx()))
+	h.must(h.Underlay(h.ctx(), addr))
+	// Of whatever datapath this machine has.
+	h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-bridge-datapath-type=netdev")
+	return h
+}
+
+// newFleet starts n hosts with a central, docker and the driver.
+func newFleet(t *testing.T, n int, o lab.FleetOptions) *fleet {
+	t.Helper()
+	l := newLab(t)
 	f := &fleet{lab: l, t: t}
 	t.Cleanup(func() {
 		if t.Failed() {
 			f.logState()
 		}
-		if err := l.Close(); err != nil {
-			t.Errorf("cannot remove the fleet: %v", err)
-		}
 	})
 	o.Docker, o.Image = true, image
 	o.Host = append(o.Host, lab.WithBind(build, buildDir))
+	var err error
 	if f.Fleet, err = l.Fleet(t.Context(), n, o); err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +85,6 @@ func newFleet(t *testing.T, n int, o lab.FleetOptions) *fleet {
 	for _, lh := range f.Hosts {
 		h := &host{Host: lh, t: t, form: service, on: suite(o.Root)}
 		f.hosts = append(f.hosts, h)
-		if o.TLS {
-			h.ovs("set-ssl", lab.KeyFile, lab.CertFile, lab.CAFile)
-		}
 		h.startDriver()
 	}
 	return f

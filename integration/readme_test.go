@@ -183,37 +183,14 @@ func TestHacking(t *testing.T) {
 // packages leave: the first has the databases of OVN, and neither was told of them.
 func TestOVNPage(t *testing.T) {
 	t.Parallel()
-	slots <- struct{}{}
-	t.Cleanup(func() { <-slots })
-	l, err := lab.New("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Errorf("cannot remove the hosts: %v", err)
-		}
-	})
+	l := newLab(t)
 	hosts := map[string]*host{}
 	for name, addr := range map[string]string{"h1": "192.0.2.1/24", "h2": "192.0.2.2/24"} {
-		lh, err := l.Host(t.Context(), name, lab.WithBind(build, buildDir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &host{Host: lh, t: t, form: service}
-		t.Cleanup(func() {
-			if t.Failed() {
-				h.logState()
-			}
-		})
-		h.must(h.StartOVS(h.ctx()))
-		h.must(h.Underlay(h.ctx(), addr))
+		h := onUnderlay(t, l, name, addr)
 		if name == "h1" {
 			h.must(h.StartCentral(h.ctx(), lab.Central{}))
 		}
 		h.must(h.StartController(h.ctx(), lab.Chassis{}))
-		// Of whatever datapath this machine has.
-		h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-bridge-datapath-type=netdev")
 		h.startDocker()
 		h.must(h.ImportImage(h.ctx(), image, "lab"))
 		h.docker("tag", "lab", "busybox")

@@ -20,8 +20,9 @@ var allowed = map[string][]string{
 	"internal/ipam":        {},
 	"internal/ovsdb":       {},
 	"internal/link":        {},
+	"internal/dhcp":        {},
 	"internal/state":       {"internal/network", "internal/ipam"},
-	"internal/ovs":         {"internal/network", "internal/ovsdb", "internal/link"},
+	"internal/ovs":         {"internal/network", "internal/ovsdb", "internal/link", "internal/dhcp"},
 	"internal/ovn":         {"internal/network", "internal/ipam", "internal/ovs", "internal/ovsdb", "internal/link"},
 	"internal/dockerapi":   {"internal/network", "internal/ipam"},
 	"internal/dockerwatch": {"internal/network"},
@@ -37,6 +38,7 @@ var only = map[string][]string{
 	"github.com/vishvananda/netns":              {"internal/link"},
 	"github.com/mdlayher/netlink":               {"internal/link"},
 	"github.com/google/nftables":                {"internal/link"},
+	"github.com/insomniacslk/dhcp/dhcpv4":       {"internal/dhcp"},
 	"os/exec":                                   {},
 }
 

@@ -143,7 +143,8 @@ func serve(ctx context.Context, h host, s settings) error {
 	shared := ovn.NewPools(fabric, networks, func(id network.ID) bool { return manager.Spares(id, "") })
 	manager = network.NewManager(network.Options{
 		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, shared, networks, log}), Log: log,
-		SandboxAlive: h.alive, Damaged: held.Damaged, Metrics: counted, Nameless: s.dockerHost == "none",
+		SandboxAlive: h.alive, Inside: &ovs.Inside{Links: links, Sandbox: h.sandbox}, Damaged: held.Damaged, Metrics: counted,
+		Nameless: s.dockerHost == "none",
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{

@@ -30,6 +30,8 @@ var (
 
 // fakeCore writes down what it is asked.
 type fakeCore struct {
+	joined *network.Joined // what Join says; nil: a link
+
 	mu    sync.Mutex
 	calls []string
 	ctx   func(context.Context) // is given the context of each call
@@ -88,6 +90,9 @@ func (c *fakeCore) Join(ctx context.Context, req network.JoinRequest) (network.J
 		j.Gateway, j.Gateway6 = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
 	case alonesID:
 		j.DisableGateway = true
+	}
+	if c.joined != nil {
+		j = *c.joined
 	}
 	return j, c.asked(ctx, req.Network, "Join %+v", req)
 }

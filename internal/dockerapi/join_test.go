@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
 // A container with published ports is alone if nothing that can be seen says
@@ -35,6 +38,27 @@ func TestAlone(t *testing.T) {
 		asked := strings.Join(a.core.take(), "")
 		if rec.Code != http.StatusOK || !strings.HasSuffix(asked, c.want+"}") {
 			t.Errorf("%s: %d %s: %s", name, rec.Code, rec.Body, asked)
+		}
+	}
+}
+
+// Routes lead to a gateway or to the link. A link that the driver brings in by itself
+// has no name for Docker, not even an empty one.
+func TestJoinReplies(t *testing.T) {
+	via := netip.MustParseAddr("10.0.0.9")
+	for want, j := range map[string]network.Joined{
+		`{"DisableGatewayService":true}`: {DisableGateway: true},
+		`{"InterfaceName":{"SrcName":"oc-1","DstPrefix":"eth"},"Gateway":"10.0.0.1",` +
+			`"StaticRoutes":[{"Destination":"10.8.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},{"Destination":"192.0.2.1/32","RouteType":1}],"DisableGatewayService":false}`: {
+			Link: "oc-1", Gateway: netip.MustParseAddr("10.0.0.1"),
+			Routes: []network.Route{{To: netip.MustParsePrefix("10.8.0.0/16"), Via: via}, {To: netip.MustParsePrefix("192.0.2.1/32")}},
+		},
+	} {
+		a := newAPI()
+		a.core.joined = &j
+		rec := a.post("NetworkDriver.Join", fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q,"SandboxKey":"/run/docker/netns/x"}`, nid, eid))
+		if got := strings.TrimSpace(rec.Body.String()); rec.Code != http.StatusOK || got != want {
+			t.Errorf("got %d %s\nwant %s", rec.Code, got, want)
 		}
 	}
 }

@@ -18,6 +18,9 @@ const (
 	keyPortMap  = "com.docker.network.portmap"
 )
 
+// connected is the RouteType of hosts on the link.
+const connected = 1
+
 // The wire types of moby daemon/libnetwork/drivers/remote/api.
 type (
 	createNetworkRequest struct {
@@ -60,16 +63,16 @@ type (
 		Options    map[string]json.RawMessage
 	}
 	joinResponse struct {
-		InterfaceName         interfaceName
-		Gateway               string        `json:",omitempty"`
-		GatewayIPv6           string        `json:",omitempty"`
-		StaticRoutes          []staticRoute `json:",omitempty"`
+		InterfaceName         *interfaceName `json:",omitempty"`
+		Gateway               string         `json:",omitempty"`
+		GatewayIPv6           string         `json:",omitempty"`
+		StaticRoutes          []staticRoute  `json:",omitempty"`
 		DisableGatewayService bool
 	}
 	staticRoute struct {
 		Destination string
-		RouteType   int // 0: by NextHop
-		NextHop     string
+		RouteType   int    // 0: by NextHop
+		NextHop     string `json:",omitempty"`
 	}
 	interfaceName struct {
 		SrcName   string
@@ -299,7 +302,9 @@ func (s *Server) join(ctx context.Context, r joinRequest) (joinResponse, error) 
 	if err != nil {
 		return resp, err
 	}
-	resp.InterfaceName = interfaceName{SrcName: j.Link, DstPrefix: "eth"}
+	if j.Link != "" {
+		resp.InterfaceName = &interfaceName{SrcName: j.Link, DstPrefix: "eth"}
+	}
 	if j.Gateway.IsValid() {
 		resp.Gateway = j.Gateway.String()
 	}
@@ -307,7 +312,11 @@ func (s *Server) join(ctx context.Context, r joinRequest) (joinResponse, error) 
 		resp.GatewayIPv6 = j.Gateway6.String()
 	}
 	for _, r := range j.Routes {
-		resp.StaticRoutes = append(resp.StaticRoutes, staticRoute{Destination: r.To.String(), NextHop: r.Via.String()})
+		route := staticRoute{Destination: r.To.String(), RouteType: connected}
+		if r.Via.IsValid() {
+			route = staticRoute{Destination: r.To.String(), NextHop: r.Via.String()}
+		}
+		resp.StaticRoutes = append(resp.StaticRoutes, route)
 	}
 	resp.DisableGatewayService = j.DisableGateway
 	return resp, nil

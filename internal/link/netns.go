@@ -3,7 +3,6 @@ package link
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -33,19 +32,11 @@ func (k *Kernel) LinksIn(path string) ([]string, error) {
 }
 
 func (k *Kernel) linksIn(path string) ([]string, error) {
-	// Not a regular open: what is in its place may be a fifo.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := openNetNS(path)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return nil, err
-	}
-	if fs.Type != unix.NSFS_MAGIC {
-		return nil, fmt.Errorf("not a namespace: %w", os.ErrNotExist)
-	}
 	id, err := k.namespaceID(fd)
 	if err != nil {
 		return nil, err

@@ -120,5 +120,6 @@ func (m *Manager) dropEndpoint(e *entry, ep Endpoint) error {
 	}
 	n := e.value().WithoutEndpoint(ep.ID)
 	e.cur.Store(&n)
+	m.keeper.forget(ep.ID)
 	return nil
 }

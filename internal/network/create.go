@@ -30,9 +30,13 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 		}
 		return fmt.Errorf("cannot create network: %w", err)
 	}
+	var booked []Subnet
+	if cfg.IPAM == IPAMExternal {
+		booked, req.Subnets = req.Subnets, nil
+	}
 	if e := m.entry(req.ID); e != nil {
 		switch n := e.value(); {
-		case n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) && cfg.completedAs(n.Config):
+		case n.Phase == PhaseActive && slices.Equal(n.Subnets, req.Subnets) && slices.Equal(n.Booked, booked) && cfg.completedAs(n.Config):
 			return nil
 		case n.Phase != PhaseDeleting:
 			return fmt.Errorf("cannot create network: network %s exists already, with other settings", req.ID.Short())
@@ -45,7 +49,7 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 	if err := m.fabric.Ready(ctx, cfg); err != nil {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
-	e, err := m.reserve(req, cfg)
+	e, err := m.reserve(req, cfg, booked)
 	if err != nil {
 		return fmt.Errorf("cannot create network: %w", err)
 	}
@@ -60,12 +64,12 @@ func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 
 // reserve plans the network and enters it, so that no other create can be given
 // the same VLAN or an overlapping subnet.
-func (m *Manager) reserve(req CreateRequest, cfg Config) (*entry, error) {
+func (m *Manager) reserve(req CreateRequest, cfg Config, booked []Subnet) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	others := m.networksLocked()
 	n := Network{
-		ID: req.ID, Config: cfg, Subnets: req.Subnets, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
+		ID: req.ID, Config: cfg, Subnets: req.Subnets, Booked: booked, Phase: PhaseCreating, Created: m.now().UTC(), Rev: m.rev.Add(1),
 		Engine: m.engine(), // that calls, and is followed beside
 	}
 	plan, err := m.fabric.Plan(n, m.withEntering(others))
@@ -98,6 +102,15 @@ func (m *Manager) establish(ctx context.Context, e *entry) error {
 			return err
 		}
 		enforced = enforced && claimed
+	}
+	for _, s := range n.Booked {
+		claimed, err := m.pools.Claim(n.ID, s, false)
+		if err == nil && claimed {
+			err = fmt.Errorf("option ipam=%q: --ipam-driver %s books addresses that no container would get; give --ipam-driver null", n.Config.IPAM, Owner)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := m.apply(ctx, e); err != nil {
 		return err

@@ -112,7 +112,7 @@ func (m *Manager) missed(n Network, engine string) (first time.Time, suspect boo
 	defer m.mu.Unlock()
 	now := m.now()
 	inUse := slices.ContainsFunc(n.SortedEndpoints(), func(ep Endpoint) bool {
-		return ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft
+		return ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && ep.Phase != PhaseParting
 	})
 	if n.Engine != engine || now.Sub(n.Created) < forgetAfter || len(n.ID) != 64 || inUse {
 		delete(m.missing, n.ID)

@@ -20,8 +20,9 @@ type EndpointRequest struct {
 	Published int // ports that -p asks this endpoint to publish
 }
 
-// CreateEndpoint enters an endpoint and returns it. Nothing is made yet: dockerd
-// holds its own lock for the whole network here and takes none in Join. The same
+// CreateEndpoint enters an endpoint and returns it. Nothing is made yet, dockerd
+// holds its own lock for the whole network here and takes none in Join; but where the
+// address is a server's to give, the port is made and the server asked. The same
 // request again returns the same endpoint. On an error nothing stays.
 func (m *Manager) CreateEndpoint(ctx context.Context, req EndpointRequest) (Endpoint, error) {
 	ep, err := m.createEndpoint(ctx, req)
@@ -45,7 +46,10 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if old.Phase == PhaseDeleting {
 			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
 		}
-		return old, m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false })
+		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.leases(old) || old.Lease != nil {
+			return old, err
+		}
+		return m.leased(ctx, e, old)
 	}
 	ep, err := newEndpoint(n, req)
 	if err != nil {
@@ -65,11 +69,18 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err := m.enter(ctx, e, ep); err != nil {
 		return Endpoint{}, err
 	}
+	if n.leases(ep) {
+		m.returned(e, ep)
+		return m.leased(ctx, e, ep)
+	}
 	return ep, nil
 }
 
 // newEndpoint checks the request against the network.
 func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
+	if n.SelfWired() {
+		req.Addrs = nil
+	}
 	ipv6 := false
 	for _, a := range req.Addrs {
 		ipv6 = ipv6 || a.Addr().Is6()
@@ -83,7 +94,8 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	}
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
-		VLAN: att.VLAN, Trunk: att.Trunk, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Observer: att.Observer, Phase: PhaseCreated,
+		VLAN: att.VLAN, Trunk: att.Trunk, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
+		ClientID: att.ClientID, OwnMAC: req.MAC != "", Observer: att.Observer,
 	}
 	if ep.MAC == "" {
 		ep.MAC = macFor(n, ep).String()
@@ -123,6 +135,10 @@ func checkAttachment(n Network, att Attachment) error {
 		return fmt.Errorf("driver-opt trunk=%q: containers on a logical switch have no VLAN of their own; leave it out", att.trunkText())
 	case n.Config.OVN == nil && att.PortSecurity != nil && *att.PortSecurity:
 		return errors.New("driver-opt port_security=\"true\": a plain Open vSwitch bridge does not have it yet; allowed is false")
+	case !n.Config.DHCP && att.ClientID != "":
+		return fmt.Errorf("driver-opt dhcp.client_id=%q: the driver asks for no lease on this network; it does with ipam=external and dhcp=true", att.ClientID)
+	case att.Observer && att.ClientID != "":
+		return fmt.Errorf("driver-opt dhcp.client_id=%q: an observer (mirror.dest=self) sends nothing, so no lease is asked for; leave out one of the two", att.ClientID)
 	case att.Observer:
 		return nil // its trunk says what is copied, not where it is
 	}
@@ -213,7 +229,7 @@ type JoinRequest struct {
 
 // Joined is what dockerd has to do with the link.
 type Joined struct {
-	Link           string // in dockerd's namespace
+	Link           string // in dockerd's namespace; empty: nothing
 	Gateway        netip.Addr
 	Gateway6       netip.Addr
 	Routes         []Route
@@ -222,8 +238,8 @@ type Joined struct {
 
 // Route is one beside the default route.
 type Route struct {
-	To  netip.Prefix
-	Via netip.Addr
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // invalid: its hosts are on the link
 }
 
 // Join makes the endpoint's port and returns when it is proved to work: the
@@ -244,8 +260,26 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 		m.unjoin(ctx, e, ep)
 		return Joined{}, fmt.Errorf("cannot attach endpoint %s to %s: %w", ep.ID.Short(), n.Title(), err)
 	}
-	_, peer := ep.ID.Links()
-	j := Joined{Link: peer}
+	var j Joined
+	if n.SelfWired() {
+		if err := m.wire(ctx, e, ep.ID); err != nil {
+			m.unjoin(ctx, e, ep)
+			return Joined{}, fmt.Errorf("cannot attach endpoint %s to %s: %w", ep.ID.Short(), n.Title(), err)
+		}
+	} else {
+		_, j.Link = ep.ID.Links()
+	}
+	if n.Config.DHCP {
+		m.keeper.poke()
+	}
+	if now, ok := e.value().Endpoint(ep.ID); ok && now.Lease != nil && j.Link != "" {
+		j.Routes = slices.Clone(now.Lease.Routes)
+		if n.Config.Gateway == GatewayExternal && !n.Config.Internal {
+			var first []Route
+			j.Gateway, first = now.Lease.gateway()
+			j.Routes = append(first, j.Routes...)
+		}
+	}
 	switch {
 	case n.Config.Internal:
 	case n.Config.Gateway == GatewayNone, ep.Observer && n.Config.Gateway == GatewayExternal:
@@ -260,6 +294,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 				j.Gateway6 = s.Gateway
 			}
 		}
+		j.DisableGateway = n.Config.IPAM == IPAMExternal && !j.Gateway.IsValid()
 	}
 	return j, nil
 }
@@ -327,6 +362,9 @@ func (m *Manager) Leave(_ context.Context, id ID, eid EndpointID) error {
 	if e == nil {
 		return nil
 	}
+	if ep, ok := e.value().Endpoint(eid); ok && ep.Phase == PhaseJoined {
+		m.giveBack(e.value(), ep)
+	}
 	return m.changeEndpoint(e, eid, func(ep *Endpoint) {
 		if ep.Phase == PhaseJoined || ep.Phase == PhaseJoining {
 			ep.Phase = PhaseLeft
@@ -346,7 +384,12 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	}
 	n := e.value()
 	if ep, ok := n.Endpoint(eid); ok {
-		m.condemnEndpoint(e, ep)
+		if ep.Phase == PhaseJoining || ep.Phase == PhaseCreated { // else Leave did it
+			m.giveBack(n, ep)
+		}
+		if !m.part(e, ep) {
+			m.condemnEndpoint(e, ep)
+		}
 	} else {
 		m.condemnDamaged(e, func(d Damage) bool { return d.Endpoint == eid })
 	}

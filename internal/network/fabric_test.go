@@ -62,7 +62,11 @@ func (f *fakeFabric) hold() (release func()) {
 	gate := make(chan struct{})
 	f.with(func(f *fakeFabric) { f.gate = gate })
 	return sync.OnceFunc(func() {
-		f.with(func(f *fakeFabric) { f.gate = nil })
+		f.with(func(f *fakeFabric) {
+			if f.gate == gate { // else the next hold began
+				f.gate = nil
+			}
+		})
 		close(gate)
 	})
 }
@@ -84,12 +88,11 @@ func (f *fakeFabric) Ready(ctx context.Context, _ Config) error {
 	if !f.isDown() {
 		return ctx.Err()
 	}
-	wait := time.NewTimer(f.budget)
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
+	wait, end := context.WithTimeout(ctx, f.budget)
+	defer end()
+	<-wait.Done()
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	case <-wait.C:
 	}
 	if f.isDown() {
 		return errUnreachable
@@ -207,7 +210,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 			return errors.New("its link is gone")
 		}
 		want := n.Port(ep)
-		if mac, err := net.ParseMAC(ep.MAC); err != nil || mac[0]&1 != 0 || want.VLAN > MaxVLAN && !ep.Observer || want.MTU < MinMTU || ep.Sandbox == "" {
+		if mac, err := net.ParseMAC(ep.MAC); err != nil || mac[0]&1 != 0 || want.VLAN > MaxVLAN && !ep.Observer || want.MTU < MinMTU || ep.Sandbox == "" && !n.Config.DHCP {
 			return fmt.Errorf("impossible endpoint %+v", ep)
 		}
 		if _, bridged := f.bridges[n.Config.Bridge]; !bridged {
@@ -215,11 +218,11 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 		}
 		f.links[host] = ep.ID
 		f.ports[host] = fakePort{bridge: n.Config.Bridge, network: string(n.ID), endpoint: string(ep.ID), Port: want}
-	case PhaseCreated, PhaseLeft, PhaseDeleting:
+	case PhaseCreated, PhaseLeft, PhaseParting, PhaseDeleting:
 		if exists && !p.foreign {
 			delete(f.ports, host)
 		}
-		if _, linked := f.links[host]; linked && ep.Phase == PhaseDeleting {
+		if _, linked := f.links[host]; linked && (ep.Phase == PhaseDeleting || ep.Phase == PhaseParting) {
 			f.reap(n.ID, host)
 			return ErrLingering
 		}
@@ -232,7 +235,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 // reap removes a link in the background, as the kernel takes its time.
 func (f *fakeFabric) reap(id ID, host string) {
 	dirty := f.dirty
-	time.AfterFunc(f.linger, func() {
+	time.AfterFunc(max(f.linger, time.Nanosecond), func() { // see alarm
 		f.with(func(f *fakeFabric) { delete(f.links, host) })
 		dirty(id)
 	})

@@ -41,6 +41,7 @@ type Manager struct {
 	log    *slog.Logger
 	now    func() time.Time
 	alive  func(sandbox string) (alive, known bool)
+	inside Inside
 
 	metrics *Metrics
 
@@ -59,6 +60,8 @@ type Manager struct {
 	rev    atomic.Uint64  // the last revision given to a network or an endpoint
 	rounds sync.WaitGroup // the goroutines that run Apply
 	repair repairQueue
+	wiring wiring
+	keeper keeper
 	look   chan struct{} // capacity 1: leftovers are to be looked for soon
 
 	failures failureLog
@@ -81,6 +84,7 @@ type Options struct {
 	// SandboxAlive tells whether the network namespace at a sandbox path still
 	// exists. known is false when that cannot be seen from here.
 	SandboxAlive func(path string) (alive, known bool)
+	Inside       Inside // required for networks with ipam=external
 }
 
 // entry is one network. cur is replaced as a whole under mu, together with its
@@ -110,7 +114,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 		o.Metrics = NewMetrics()
 	}
 	m := &Manager{
-		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive,
+		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive, inside: o.Inside,
 		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
@@ -121,6 +125,8 @@ func NewManager(o Options, loaded []Network) *Manager {
 	m.repair.init()
 	m.failures.last, m.failures.count = make(map[ID]error), make(map[ID]int)
 	m.waiting.init()
+	m.wiring.init()
+	m.keeper.init()
 	for _, n := range loaded {
 		n.Rev = m.rev.Add(1)
 		// What was being made when the last process died is undone: Docker was
@@ -144,8 +150,11 @@ func NewManager(o Options, loaded []Network) *Manager {
 			}
 			ep.Unsure = ep.Phase == PhaseCreated
 			n.Endpoints[id] = &ep
-			if ep.Phase != PhaseDeleting {
+			if ep.Phase != PhaseDeleting && ep.Phase != PhaseParting {
 				m.occupyLocked(n, ep)
+			}
+			if ep.Phase == PhaseJoined && n.SelfWired() {
+				m.wiring.add(n.ID, ep.ID, m.now())
 			}
 		}
 		m.networks[n.ID] = newEntry(n)

@@ -165,3 +165,19 @@ func TestTrunkObserver(t *testing.T) {
 		}
 	})
 }
+
+// No lease is asked for an observer, which could not ask. It has no address.
+func TestObserverWithoutLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("dhcp.timeout=3s")
+		r.inside.with(func(i *fakeInside) { i.silent = true })
+		r.join("n", "eye", "", "mirror.dest=self")
+		if ep, _ := r.findEndpoint("eye"); len(ep.Addrs) > 0 || ep.Lease != nil {
+			t.Errorf("it is %+v", ep)
+		}
+		if got := r.inside.asked(); len(got) > 0 {
+			t.Errorf("the server was asked %q", got)
+		}
+		refused(t, r.tryEndpoint("n", "other", "", "mirror.dest=self", "dhcp.client_id=printer"), `dhcp.client_id="printer"`, "mirror.dest=self")
+	})
+}

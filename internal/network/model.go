@@ -53,6 +53,10 @@ const (
 	PhaseJoined   Phase = "joined"
 	PhaseLeft     Phase = "left"
 	PhaseDeleting Phase = "deleting"
+
+	// PhaseParting is an endpoint that Docker has deleted, of which nothing is left but
+	// a lease that is kept for a while (dhcp.release).
+	PhaseParting Phase = "parting"
 )
 
 // Subnet is one address pool of a network as Docker gave it.
@@ -70,6 +74,7 @@ type Network struct {
 	Name       string    `json:"name,omitempty"` // known only from Docker's events
 	Config     Config    `json:"config"`
 	Subnets    []Subnet  `json:"subnets,omitempty"`
+	Booked     []Subnet  `json:"booked,omitempty"` // what Docker books addresses from that no container gets (ipam=external)
 	Phase      Phase     `json:"phase"`
 	OwnsBridge bool      `json:"owns_bridge"`        // the bridge is ours to remove with its last network
 	Engine     string    `json:"engine,omitempty"`   // the Docker engine that was seen to have it
@@ -92,7 +97,11 @@ type Endpoint struct {
 	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
 	Observer    bool              `json:"observer,omitempty"`      // it gets copies (mirror.dest=self), and sends nothing
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
-	Sandbox     string            `json:"sandbox,omitempty"` // path of the container's network namespace
+	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server
+	OwnMAC      bool              `json:"own_mac,omitempty"`   // MAC was given
+	Lease       *Lease            `json:"lease,omitempty"`     // the last one; it holds while Addrs has its address
+	Release     time.Time         `json:"release,omitzero"`    // when the lease of a parting one is given back
+	Sandbox     string            `json:"sandbox,omitempty"`   // path of the container's network namespace
 	Phase       Phase             `json:"phase"`
 	Changed     time.Time         `json:"changed"` // when Phase was entered
 
@@ -184,6 +193,9 @@ func (n Network) Port(e Endpoint) Port {
 	}
 	if e.Observer {
 		p = p.sink()
+	}
+	if l := e.Lease; l != nil && l.MTU >= MinMTU {
+		p.MTU = min(p.MTU, l.MTU)
 	}
 	if e.MTU != 0 {
 		p.MTU = e.MTU

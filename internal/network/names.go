@@ -35,6 +35,8 @@ func (id EndpointID) Links() (host, peer string) {
 func macFor(n Network, ep Endpoint) net.HardwareAddr {
 	key := string(ep.ID)
 	switch {
+	case ep.ClientID != "":
+		key = string(ep.Network) + " client " + ep.ClientID
 	case len(ep.Addrs) == 0:
 	case n.Config.OVN != nil:
 		key = "switch " + n.Config.OVN.Switch + " " + ep.Addrs[0].Addr().String()

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -29,6 +30,9 @@ const (
 
 	IPAMDocker IPAMMode = "docker" // the IPAM driver
 	IPAMStatic IPAMMode = "static" // the user, for every container
+
+	// IPAMExternal leaves it to a DHCP server, or to what runs in the container.
+	IPAMExternal IPAMMode = "external"
 
 	GatewayDocker   GatewayMode = "docker"   // Docker's own gateway service (docker_gwbridge)
 	GatewayExternal GatewayMode = "external" // the network's gateway address, owned by a router outside
@@ -62,6 +66,11 @@ type Config struct {
 	Gateway     GatewayMode       `json:"gateway_mode"`
 	Internal    bool              `json:"internal,omitempty"`
 
+	DHCP        bool          `json:"dhcp,omitempty"` // the driver is the client for its containers
+	DHCPTimeout time.Duration `json:"dhcp_timeout,omitempty"`
+	DHCPRelease ReleaseMode   `json:"dhcp_release,omitempty"`
+	DHCPGrace   time.Duration `json:"dhcp_grace,omitempty"` // of ReleaseAfter
+
 	OVN          *OVN `json:"ovn,omitempty"` // nil: the network is on a plain bridge
 	PortSecurity bool `json:"port_security,omitempty"`
 
@@ -77,6 +86,7 @@ type Attachment struct {
 	ExternalIDs map[string]string
 
 	PortSecurity *bool // nil: the network's
+	ClientID     string
 
 	Observer bool // it gets copies of the network's packets, and sends nothing
 }
@@ -94,7 +104,7 @@ const (
 	allowedIDs  = "k=v,k=v with printable characters, no quotes, and none of the keys that the driver or Open vSwitch uses itself"
 )
 
-var networkOptions = merged(bridgeOptions, ovnOptions, mirrorOptions)
+var networkOptions = merged(bridgeOptions, dhcpOptions, ovnOptions, mirrorOptions)
 
 var bridgeOptions = map[string]option[Config]{
 	"bridge": {"1 to 15 of the characters A-Z a-z 0-9 . _ - + @, not starting with - or .", func(c *Config, v string) error {
@@ -131,9 +141,9 @@ var bridgeOptions = map[string]option[Config]{
 		c.PortSecurity, err = parseBool(v)
 		return err
 	}},
-	"ipam": {"docker, static, ovn", func(c *Config, v string) error {
+	"ipam": {"docker, static, external, ovn", func(c *Config, v string) error {
 		c.IPAM = IPAMMode(strings.ToLower(v))
-		return oneOf(c.IPAM, IPAMDocker, IPAMStatic, IPAMOVN)
+		return oneOf(c.IPAM, IPAMDocker, IPAMStatic, IPAMExternal, IPAMOVN)
 	}},
 	"gateway_mode": {"docker, external, none", func(c *Config, v string) error {
 		c.Gateway = GatewayMode(strings.ToLower(v))
@@ -180,6 +190,10 @@ var portOptions = map[string]option[Attachment]{
 		on, err := parseBool(v)
 		a.PortSecurity = &on
 		return err
+	}},
+	"dhcp.client_id": {"1 to 255 printable characters, or bytes such as 01:02:42:ac:11:00:02", func(a *Attachment, v string) error {
+		a.ClientID = v
+		return checkText(v)
 	}},
 }
 
@@ -238,6 +252,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 	c.checkTrunk(given, faults)
 	c.checkOVN(given, internal, subnets, faults)
 	c.checkMirror(given, faults)
+	c.checkOutside(given, internal, subnets, faults)
 	if c.IPAM == IPAMStatic && v4+v6 == 0 {
 		faults.add("option ipam=%q: the network has no subnet to choose addresses from; give --subnet and another IPAM driver than null", given["ipam"])
 	}
@@ -245,6 +260,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 		switch {
 		case internal:
 			faults.add("option gateway_mode=%q: an --internal network has no default route; leave out one of the two", given["gateway_mode"])
+		case c.IPAM == IPAMExternal: // whoever gives the address tells the gateway, too
 		case (v4+v6 == 0 || !gateways) && given["gateway_mode"] != "": // else the router's, of which more is said
 			faults.add("option gateway_mode=%q: the network has no gateway address; give --subnet and --gateway", given["gateway_mode"])
 		}

@@ -90,9 +90,9 @@ func FuzzParseOptions(f *testing.F) {
 		if strings.ContainsFunc(c.TenantID, func(r rune) bool { return !unicode.IsPrint(r) }) || len(c.TenantID) > 255 {
 			t.Errorf("accepted tenant %q", c.TenantID)
 		}
-		if c.IPAM != IPAMDocker && c.IPAM != IPAMStatic && (c.IPAM != IPAMOVN || c.OVN == nil) || c.Internal != internal ||
+		if c.IPAM != IPAMDocker && c.IPAM != IPAMStatic && c.IPAM != IPAMExternal && (c.IPAM != IPAMOVN || c.OVN == nil) || c.Internal != internal ||
 			c.Gateway != GatewayDocker && c.Gateway != GatewayExternal && c.Gateway != GatewayNone ||
-			c.Gateway == GatewayExternal && (internal || len(nets) == 0) {
+			c.Gateway == GatewayExternal && (internal || len(nets) == 0 && c.IPAM != IPAMExternal) {
 			t.Errorf("accepted %+v", c)
 		}
 		if again, err := ParseOptions(shout(given), internal, nets); err != nil || again.VLAN != c.VLAN || again.MTU != c.MTU || again.IPAM != c.IPAM || again.Gateway != c.Gateway {

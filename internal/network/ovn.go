@@ -249,10 +249,10 @@ func parseList[T any](v string, parse func(string) (T, error), noun string) (lis
 	return list, nil
 }
 
-// dhcpOptions are the names that OVN knows, each with what its value has to be
+// ovnDHCPOptions are the names that OVN knows, each with what its value has to be
 // (ovn-nb(5), DHCP_Options). With any other, OVN drops the whole answer without a
 // word.
-var dhcpOptions = dhcpKinds(map[string]string{
+var ovnDHCPOptions = dhcpKinds(map[string]string{
 	dhcpNumber: `lease_time mtu default_ttl tcp_ttl arp_cache_timeout tcp_keepalive_interval T1 T2 netbios_node_type
 		ip_forward_enable router_discovery ethernet_encap`,
 	dhcpAddresses: `netmask router dns_server log_server lpr_server swap_server ntp_server nis_server netbios_name_server
@@ -286,7 +286,7 @@ func dhcpKinds(names map[string]string) map[string]string {
 
 // DHCPKind tells what the value of an option of DHCP has to be; empty if OVN has
 // no such option.
-func DHCPKind(name string) string { return dhcpOptions[name] }
+func DHCPKind(name string) string { return ovnDHCPOptions[name] }
 
 func checkDHCPValue(kind, v string) error {
 	list := strings.FieldsFunc(strings.TrimSuffix(strings.TrimPrefix(v, "{"), "}"), func(r rune) bool { return r == ',' || r == ' ' })

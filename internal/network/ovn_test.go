@@ -192,7 +192,9 @@ func TestOVNOptionsNeedTheSwitch(t *testing.T) {
 			t.Errorf("%s is not tested", key)
 		}
 	}
-	_, err := ParseOptions(opts("ipam=ovn"), false, subnets("10.0.0.0/24"))
+	_, err := ParseOptions(opts("ipam=external", "ovn.switch=ls", "ovn.router=r"), false, subnets("10.0.0.0/24"))
+	refused(t, err, `ovn.router="r"`, "ipam=external")
+	_, err = ParseOptions(opts("ipam=ovn"), false, subnets("10.0.0.0/24"))
 	refused(t, err, `ipam="ovn"`, "give ovn.switch too")
 	_, err = ParseOptions(opts("port_security=true"), false, nil)
 	refused(t, err, `port_security="true"`, "allowed is false, or true with ovn.switch")

@@ -94,8 +94,8 @@ func (m *Manager) refusePublish(ctx context.Context, n Network) error {
 	called := m.now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	moment := time.NewTimer(hearsay)
-	defer moment.Stop()
+	moment := newAlarm(hearsay)
+	defer moment.stop()
 	for over := false; ; {
 		m.waiting.mu.Lock()
 		w := watched{known: m.waiting.known, asked: m.waiting.asked, more: m.waiting.more, list: m.waiting.list, changed: m.waiting.changed}
@@ -110,7 +110,7 @@ func (m *Manager) refusePublish(ctx context.Context, n Network) error {
 		}
 		select {
 		case <-w.changed:
-		case <-moment.C:
+		case <-moment.rung:
 			over = true
 		case <-ctx.Done():
 			return nil

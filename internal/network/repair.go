@@ -92,6 +92,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.runRepairs(ctx) })
 	g.Go(func() error { return m.runSweeps(ctx) })
+	g.Go(func() error { return m.runWiring(ctx) })
+	g.Go(func() error { return m.runLeases(ctx) })
 	err := g.Wait()
 	m.rounds.Wait()
 	return err
@@ -101,14 +103,14 @@ func (m *Manager) runRepairs(ctx context.Context) error {
 	var workers errgroup.Group
 	workers.SetLimit(repairWorkers)
 	defer workers.Wait() //nolint:errcheck // the workers return no error
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	next := newAlarm(0)
+	defer next.stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.repair.wake:
-		case <-timer.C:
+		case <-next.rung:
 		}
 		ids, wait := m.repair.take()
 		for _, id := range ids {
@@ -117,7 +119,7 @@ func (m *Manager) runRepairs(ctx context.Context) error {
 				return nil
 			})
 		}
-		timer.Reset(wait)
+		next.set(wait)
 	}
 }
 
@@ -190,27 +192,28 @@ func (m *Manager) repairOne(ctx context.Context, id ID) {
 // and then has everything looked at.
 func (m *Manager) runSweeps(ctx context.Context) error {
 	gone := make(map[EndpointID]time.Time)
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
+	sweep := newAlarm(sweepEvery)
+	defer sweep.stop()
 	var everything time.Time // when all networks are to be looked at, too
 	first := jitter(firstNet)
-	net, due := time.NewTimer(first), time.Now().Add(first)
-	defer net.Stop()
+	net, due := newAlarm(first), time.Now().Add(first)
+	defer net.stop()
 	cast := func(d time.Duration) {
 		d = jitter(d)
 		due = time.Now().Add(d)
-		net.Reset(d)
+		net.set(d)
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-sweep.C:
+		case <-sweep.rung:
+			sweep.set(sweepEvery)
 			m.sweep(gone)
 			if err := m.pools.Audit(m.UsedAddrs); err != nil {
 				m.log.Warn("cannot free addresses that nobody uses", "err", err)
 			}
-		case <-net.C:
+		case <-net.rung:
 			if !time.Now().Before(everything) {
 				everything = time.Now().Add(safetyNet)
 				m.Dirty()
@@ -277,6 +280,10 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 	switch ep.Phase {
 	case PhaseCreated:
 		return "never joined"
+	case PhaseJoining:
+		if ep.Sandbox == "" {
+			return "never joined" // it was given its lease
+		}
 	case PhaseLeft:
 		return "left and was not deleted"
 	case PhaseJoined:
@@ -290,7 +297,7 @@ func (m *Manager) deadReason(_ Network, ep Endpoint) string {
 // grace is how long an endpoint must look dead before it is taken for dead.
 func (m *Manager) grace(n Network, ep Endpoint) time.Duration {
 	switch ep.Phase {
-	case PhaseCreated:
+	case PhaseCreated, PhaseJoining:
 		if ep.Unsure {
 			return retryGrace
 		}

@@ -24,6 +24,7 @@ type Report struct {
 	Router   string           `json:"router,omitempty"`   // logical router
 	Localnet string           `json:"localnet,omitempty"` // physical network
 	Secure   bool             `json:"port_security,omitempty"`
+	DHCP     bool             `json:"dhcp,omitempty"`
 	Subnets  []Subnet         `json:"subnets,omitempty"`
 	Phase    Phase            `json:"phase"`
 	Owned    bool             `json:"owns_bridge"`
@@ -50,6 +51,7 @@ type EndpointReport struct {
 	Observer    bool              `json:"observer,omitempty"` // it gets copies, and is in no VLAN
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
+	Lease       *Lease            `json:"lease,omitempty"`
 	EndpointStatus
 }
 
@@ -77,7 +79,7 @@ func (m *Manager) report(n Network) Report {
 	r := Report{
 		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode, Trunk: n.Config.Trunk.String(),
 		MTU: n.Config.MTU, Gateway: n.Config.Gateway, IPAM: n.Config.IPAM, Tenant: n.Config.TenantID,
-		Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
+		DHCP: n.Config.DHCP, Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
 		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Notes: seen.Notes, Mirrors: seen.Mirrors, Ends: []EndpointReport{},
 	}
 	if o := n.Config.OVN; o != nil {
@@ -86,12 +88,15 @@ func (m *Manager) report(n Network) Report {
 	if n.Config.IPAM == IPAMStatic && !n.Enforced {
 		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
 	}
+	if n.SelfWired() {
+		r.Notes = append(r.Notes, "the addresses that Docker shows are booked and not used (ipam=external): --ipam-driver null has none")
+	}
 	failed := m.failedOf(&r)
 	for _, ep := range n.SortedEndpoints() {
 		p := n.Port(ep)
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
-			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, EndpointStatus: seen.Endpoints[ep.ID],
+			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, Lease: ep.Lease, EndpointStatus: seen.Endpoints[ep.ID],
 			Observer: ep.Observer,
 		}
 		if ep.Observer {
@@ -99,6 +104,11 @@ func (m *Manager) report(n Network) Report {
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
 			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil
+		} else if ep.Phase == PhaseJoined && n.SelfWired() && e.Home && m.now().Sub(ep.Changed) > wireWait {
+			e.Health, e.Reason, e.Mend = "degraded", "its link could not be brought into the container", []string{"restart the container"}
+		} else if ep.Phase == PhaseJoined && ep.Lease != nil && len(ep.Addrs) == 0 {
+			e.Health, e.Reason = "degraded", "its lease of "+ep.Lease.Addr.Addr().String()+" is over and no DHCP server gives another one"
+			e.Mend = []string{"see whether the DHCP server " + ep.Lease.Server.String() + " runs"}
 		} else if err := failed[ep.ID]; err != nil && (ep.Phase == PhaseJoined || ep.Phase == PhaseDeleting) {
 			e.Health, e.Reason = "degraded", err.Error()
 		}

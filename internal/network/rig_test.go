@@ -25,6 +25,7 @@ type rig struct {
 	fabric *fakeFabric
 	store  *fakeStore
 	pools  *fakePools
+	inside *fakeInside
 	now    func() time.Time
 
 	mu        sync.Mutex // guards the following
@@ -52,7 +53,8 @@ func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 func newRig(t *testing.T) *rig {
 	r := &rig{
 		t: t, fabric: newFabric(t), store: newStore(t), pools: &fakePools{claimed: map[ID]int{}, static: map[ID]bool{}},
-		dead: map[string]bool{}, invisible: map[string]bool{}, stop: func() {},
+		inside: newInside(),
+		dead:   map[string]bool{}, invisible: map[string]bool{}, stop: func() {},
 	}
 	r.load()
 	t.Cleanup(func() { r.stop() })
@@ -63,7 +65,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) load() {
 	r.Manager = NewManager(Options{
 		Fabric: r.fabric, Store: r.store, Pools: r.pools, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Nameless: r.nameless,
+		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Inside: r.inside, Nameless: r.nameless,
 	}, r.store.load())
 	r.fabric.with(func(f *fakeFabric) { f.dirty = r.Manager.Dirty })
 }

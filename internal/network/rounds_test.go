@@ -81,8 +81,8 @@ func TestJoinIsNotAnsweredEarly(t *testing.T) {
 		synctest.Wait()
 		go func() { second <- r.tryJoin("n", "1") }()
 		synctest.Wait()
-		release()
 		releaseSecond := r.fabric.hold()
+		release()
 		if err := <-first; err != nil {
 			t.Error(err)
 		}

@@ -234,6 +234,8 @@ func (m *Manager) abandoned(n Network, ep Endpoint, forMAC bool) bool {
 		return true
 	case PhaseCreated:
 		return !forMAC
+	case PhaseJoining:
+		return ep.Sandbox == "" && (!forMAC || !ep.Release.IsZero()) // it was given its lease, or gives it back
 	case PhaseJoined:
 		if alive, known := m.alive(ep.Sandbox); alive || !known {
 			return false

@@ -97,7 +97,7 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 	var owners []network.Endpoint
 	for _, ep := range eps {
 		if ep.Phase == network.PhaseJoining && c.book != nil {
-			if err := f.elsewhere(ctx, v, c.book, ep); err != nil {
+			if err := errors.Join(f.elsewhere(ctx, v, c.book, ep), f.checkPorts(ctx, c, ep)); err != nil {
 				errs[ep.ID] = err
 				continue
 			}
@@ -139,7 +139,15 @@ func (f *Fabric) retry(ctx context.Context, c *change, ep network.Endpoint, refu
 	if err != nil {
 		return err
 	}
-	return f.write(ctx, append([]ovsdb.Operation{strike(c.book, stale)}, ops...))[0]
+	clear := []ovsdb.Operation{strike(c.book, stale)}
+	// Their ports too: of two with one address OVN would forward to either.
+	for _, name := range slices.Compact(slices.Sorted(maps.Values(stale))) {
+		name, _, _ = strings.Cut(name, " ")
+		if p := findPort(c.view, name); p != nil && p.ExternalIDs[network.KeyHostID] == f.cfg.HostID {
+			clear = append(clear, removePort(p.UUID))
+		}
+	}
+	return f.write(ctx, append(clear, ops...))[0]
 }
 
 // planPort returns what has to change for one endpoint.

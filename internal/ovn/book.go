@@ -54,6 +54,9 @@ func findBook(v ovsdb.View, sw string) *dhcpOptions {
 func (f *Fabric) entries(ep network.Endpoint) map[string]string {
 	port, _ := ep.ID.Links()
 	entries := map[string]string{ep.MAC: port + " " + f.cfg.HostID}
+	if ep.Lease != nil {
+		return entries // whose the address is, its server knows
+	}
 	for _, a := range ep.Addrs {
 		entries[a.Addr().String()] = port + " " + f.cfg.HostID
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
-	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
 )
 
 // Plan implements network.Fabric.
@@ -86,20 +85,6 @@ func borrow(s *logicalSwitch, o *network.OVN) (*network.OVN, error) {
 		c.Subnets = append(c.Subnets, sub)
 	}
 	return &c, nil
-}
-
-// maxVXLANSwitches is how many datapaths OVN can tell apart with VXLAN, whose
-// tunnels have no room for more (ovn-architecture(7)).
-const maxVXLANSwitches = 4095
-
-func (f *Fabric) checkRoom(v ovsdb.View, encaps []string) error {
-	if !slices.Contains(encaps, string(network.EncapVXLAN)) {
-		return nil
-	}
-	if n := len(ovsdb.All[*logicalSwitch](v)); n >= maxVXLANSwitches {
-		return fmt.Errorf("there are %d logical switches, and OVN with VXLAN has room for %d: join one that exists, or use Geneve on all chassis", n, maxVXLANSwitches)
-	}
-	return nil
 }
 
 // vlan is the recorded tag of the switch, 0 for none.

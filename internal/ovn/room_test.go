@@ -39,3 +39,25 @@ func TestRoomWithVXLAN(t *testing.T) {
 	check(t, plan(vxlan, "s7"))
 	check(t, plan(geneve, "new"))
 }
+
+// So are ports: the last one that OVN has a key for is made, the next is refused,
+// and one that is there already is no new one.
+func TestPortsWithVXLAN(t *testing.T) {
+	r := newRig(t)
+	vxlan, geneve := r.host("v1", "external_ids:ovn-encap-type=geneve,vxlan"), r.host("g1")
+	n := onSwitch("full")
+	check(t, r.publish(vxlan, n))
+	var args []string
+	for i := range maxVXLANPorts - 1 {
+		args = append(args, "--", "lsp-add", "full", fmt.Sprint("p", i))
+	}
+	r.nbctl(args[1:]...)
+	last := endpoint(1, "10.1.0.11")
+	check(t, r.publish(vxlan, n, last))
+	err := r.publish(vxlan, n, endpoint(2, "10.1.0.12"))
+	if err == nil || !strings.Contains(err.Error(), "logical switch full has 2047 ports, and OVN with VXLAN has room for 2047") {
+		t.Errorf("one port too many: %v", err)
+	}
+	check(t, r.publish(vxlan, n, last))
+	check(t, r.publish(geneve, n, endpoint(3, "10.1.0.13")))
+}

@@ -91,6 +91,9 @@ func TestAddressOnce(t *testing.T) {
 	// What a host left in its own way, it removes.
 	r.sees(h1, "its own entry", func(ovsdb.View) bool { return len(r.book(h1, "ls1")) == 2 })
 	check(t, r.publish(h1, onSwitch("ls1"), endpoint(5, "10.1.0.5")))
+	if got, want := r.has(), "switch ls1, switch ls2, switch_port ocn000000000004, switch_port ocn000000000005"; got != want {
+		t.Errorf("the database has %s, want %s", got, want)
+	}
 }
 
 // A switch that this driver did not make is joined and left as it was.

@@ -108,7 +108,7 @@ func (f *Fabric) plan(c *change, ep network.Endpoint) {
 	dev, linked := f.deviceOf(host)
 	switch ep.Phase {
 	case network.PhaseJoining, network.PhaseJoined:
-	case network.PhaseDeleting:
+	case network.PhaseDeleting, network.PhaseParting:
 		c.detach = append(c.detach, ep)
 		return
 	default: // no port wanted; its link goes when it is deleted
@@ -416,7 +416,7 @@ func (f *Fabric) taken(ctx context.Context, target int, until func(ovsdb.View) b
 // userspace datapath cannot take a new link for the old one.
 func (f *Fabric) removeLinks(c *change) {
 	for _, ep := range c.detach {
-		if ep.Phase != network.PhaseDeleting || c.errs[ep.ID] != nil {
+		if ep.Phase != network.PhaseDeleting && ep.Phase != network.PhaseParting || c.errs[ep.ID] != nil {
 			continue
 		}
 		host, _ := ep.ID.Links()

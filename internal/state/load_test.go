@@ -58,6 +58,17 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
 		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
 		Phase: network.PhaseJoined, Changed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), ContainerID: "c1", ContainerName: "web",
+		ClientID: "printer", OwnMAC: true, Lease: aLease(), Release: time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+func aLease() *network.Lease {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	return &network.Lease{
+		Addr: netip.MustParsePrefix("10.0.0.5/24"), Router: netip.MustParseAddr("10.0.0.1"), MTU: 1400,
+		Routes: []network.Route{{To: netip.MustParsePrefix("10.8.0.0/16"), Via: netip.MustParseAddr("10.0.0.9")}, {To: netip.MustParsePrefix("192.0.2.1/32")}},
+		DNS:    []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Domain: "lan", Server: netip.MustParseAddr("10.0.0.1"), ServerMAC: "02:00:00:00:00:01",
+		From: at, Renew: at.Add(1), Rebind: at.Add(2), Expire: at.Add(3),
 	}
 }
 
@@ -67,8 +78,10 @@ func aNetwork() network.Network {
 		Config: network.Config{
 			Bridge: "br-int", VLANMode: network.VLANTag, VLAN: 7, Trunk: network.VLANs{1, 4094}, MTU: 1400, TenantID: "tenant \"1\"", ExternalIDs: map[string]string{"k": ""},
 			IPAM: network.IPAMStatic, Gateway: network.GatewayExternal, Internal: true, OVN: anOVN(), PortSecurity: true, Mirror: aMirror(),
+			DHCP: true, DHCPTimeout: 7 * time.Second, DHCPRelease: network.ReleaseAfter, DHCPGrace: time.Hour,
 		},
 		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), Space: "ours"}},
+		Booked:  []network.Subnet{{Prefix: netip.MustParsePrefix("172.18.0.0/16")}},
 		Phase:   network.PhaseActive, OwnsBridge: true, Engine: "QWER:TYUI", Enforced: true, Created: time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC),
 		Endpoints: map[network.EndpointID]*network.Endpoint{},
 	}
@@ -131,7 +144,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("sync=%v (-written +read):\n%s", sync, diff)
 		}
 	}
-	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), *aMirror(), aNetwork().Subnets[0], anEndpoint(eid), aPool()} {
+	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), *aMirror(), aNetwork().Subnets[0], anEndpoint(eid), *aLease(), aPool()} {
 		r := reflect.ValueOf(v)
 		for i := range r.NumField() {
 			if f := r.Type().Field(i); f.Tag.Get("json") != "-" && r.Field(i).IsZero() {

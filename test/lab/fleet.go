@@ -52,8 +52,8 @@ func underlayIP(i int) string { return fmt.Sprintf("10.99.0.%d", i+1) }
 // Fleet starts n hosts and a central, with everything that runs on them, in
 // parallel. The hosts have the addresses 10.99.0.1 and so on, the central
 // 10.99.0.100, or its members 10.99.0.101 to 103. On each host
-// external_ids:ovn-nb of Open_vSwitch is where the northbound database is. It
-// returns when all chassis are registered. Hosts that are there already keep
+// external_ids:ovn-nb of Open_vSwitch is where the northbound database is, and with
+// TLS Open vSwitch has the host's key. It returns when all chassis are registered. Hosts that are there already keep
 // what they have, and only what does not run is started.
 func (l *Lab) Fleet(ctx context.Context, n int, o FleetOptions) (*Fleet, error) {
 	if n < 0 || n > maxFleet {
@@ -213,7 +213,11 @@ func (f *Fleet) startChassis(ctx context.Context, i int, central <-chan struct{}
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if _, err := h.Run(ctx, "ovs-vsctl", "--timeout=10", "set", "Open_vSwitch", ".", "external_ids:ovn-nb="+f.NB); err != nil {
+	set := []string{"ovs-vsctl", "--timeout=10", "set", "Open_vSwitch", ".", "external_ids:ovn-nb=" + f.NB}
+	if f.PKI != nil {
+		set = append(set, "--", "set-ssl", KeyFile, CertFile, CAFile)
+	}
+	if _, err := h.Run(ctx, set...); err != nil {
 		return err
 	}
 	return h.StartController(ctx, f.chassis(i))

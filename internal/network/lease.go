@@ -1,0 +1,159 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Lease is what a DHCP server has granted an endpoint.
+type Lease struct {
+	Addr   netip.Prefix `json:"addr"`
+	Router netip.Addr   `json:"router,omitzero"` // of the default route
+	Routes []Route      `json:"routes,omitempty"`
+	MTU    int          `json:"mtu,omitempty"`
+	DNS    []netip.Addr `json:"dns,omitempty"`
+	Domain string       `json:"domain,omitempty"`
+
+	Server    netip.Addr `json:"server"`
+	ServerMAC string     `json:"server_mac"` // the server's, or that of the relay before it
+
+	From   time.Time `json:"from"`
+	Renew  time.Time `json:"renew,omitzero"` // zero, as the two that follow: it never ends
+	Rebind time.Time `json:"rebind,omitzero"`
+	Expire time.Time `json:"expire,omitzero"`
+}
+
+// ErrLeaseRefused is the answer of a server to an address that must not be used any
+// more.
+var ErrLeaseRefused = errors.New("the DHCP server refused the address")
+
+// ends tells whether the lease is over.
+func (l *Lease) ends(now time.Time) bool { return !l.Expire.IsZero() && !now.Before(l.Expire) }
+
+// leases tells whether the driver gets a lease for ep. An observer cannot ask for one.
+func (n Network) leases(ep Endpoint) bool { return n.Config.DHCP && !ep.Observer }
+
+// leased has an endpoint that was just entered get its lease. Its port is made for
+// that, its link is still here. On an error the endpoint is removed again.
+func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, error) {
+	err := m.takeLease(ctx, e, ep.ID)
+	if err == nil {
+		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Phase != PhaseDeleting {
+			return ep, nil
+		}
+		err = errGone
+	}
+	m.unjoin(ctx, e, ep)
+	return Endpoint{}, err
+}
+
+func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error {
+	if err := m.changeEndpoint(e, id, func(ep *Endpoint) { ep.Phase = PhaseJoining }); err != nil {
+		return err
+	}
+	if err := m.fabric.Ready(ctx, e.value().Config); err != nil {
+		return err
+	}
+	if err := m.applyFor(ctx, e, id); err != nil {
+		return err
+	}
+	if err := m.fabric.Await(ctx, e.value(), id); err != nil {
+		return err
+	}
+	n := e.value()
+	ep, ok := n.Endpoint(id)
+	if !ok {
+		return errGone
+	}
+	ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
+	defer cancel()
+	end := Outside(ctx)
+	l, err := m.inside.Acquire(ask, n, ep, netip.Addr{})
+	end()
+	if err != nil {
+		return fmt.Errorf("%w (dhcp.timeout is %s, %s)", err, n.Config.DHCPTimeout, segmentOf(n, ep))
+	}
+	return m.adopt(e, id, l)
+}
+
+// adopt makes the address of a lease the endpoint's, unless somebody in its segment
+// has it.
+func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
+	n := e.value()
+	ep, ok := n.Endpoint(id)
+	if !ok || ep.Phase == PhaseDeleting {
+		return errGone
+	}
+	l.Routes = l.sane()
+	old := ep
+	ep.Addrs = []netip.Prefix{l.Addr}
+	if !slices.Equal(old.Addrs, ep.Addrs) {
+		evicted, err := m.occupy(n, ep)
+		if err != nil {
+			return fmt.Errorf("the DHCP server %s gave an address to two: %w", l.Server, err)
+		}
+		defer m.entered(id)
+		for _, other := range evicted {
+			m.kill(e, other)
+		}
+		old.MAC = "" // that one stays
+		m.vacate(n, old)
+	}
+	return m.changeEndpoint(e, id, func(ep *Endpoint) {
+		ep.Addrs, ep.Lease = []netip.Prefix{l.Addr}, &l
+	})
+}
+
+// sane are the routes of a lease that can be made: Docker starts no container if one
+// of them fails. Its own subnet is routed already, and a router has to be on the link.
+func (l Lease) sane() (routes []Route) {
+	onLink := func(a netip.Addr) bool {
+		return l.Addr.Contains(a) || slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Via.IsValid() && r.To.Contains(a) })
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, r := range l.Routes {
+		switch a := r.To.Addr(); {
+		case seen[r.To], !a.Is4(), a.IsMulticast(), a.IsLoopback(), r.To == l.Addr.Masked(), r.Via.IsValid() && !onLink(r.Via):
+			continue
+		}
+		seen[r.To] = true
+		routes = append(routes, r)
+	}
+	return routes
+}
+
+// gateway is the default route of a lease with what it takes to reach it.
+func (l Lease) gateway() (via netip.Addr, first []Route) {
+	direct := slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Via.IsValid() && r.To.Contains(l.Router) })
+	if l.Router.IsValid() && !l.Addr.Contains(l.Router) && !direct {
+		first = []Route{{To: netip.PrefixFrom(l.Router, l.Router.BitLen())}}
+	}
+	return l.Router, first
+}
+
+// stable tells whether the server will know the container again when it comes back.
+func (ep Endpoint) stable() bool { return ep.ClientID != "" || ep.OwnMAC }
+
+// giveBack releases the lease of an endpoint whose container goes, once, if its
+// network is to.
+func (m *Manager) giveBack(n Network, ep Endpoint) {
+	l := ep.Lease
+	if l == nil || len(ep.Addrs) == 0 || l.ends(m.now()) {
+		return
+	}
+	switch n.Config.DHCPRelease {
+	case ReleaseNever:
+		return
+	case ReleaseStable, ReleaseAfter:
+		if ep.stable() {
+			return
+		}
+	}
+	if err := m.inside.Release(n, ep); err != nil {
+		m.log.Debug("a lease was not released and will run out", "nid", n.ID, "eid", ep.ID, "addr", l.Addr, "err", err)
+	}
+}

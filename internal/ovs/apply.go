@@ -165,11 +165,11 @@ func (c *change) mend(ep network.Endpoint, p *port, want network.Port) {
 		c.edits = append(c.edits, setVLANs(p.UUID, want))
 	}
 	if !contains(p.ExternalIDs, want.ExternalIDs) {
-		c.minor = append(c.minor, setIDs("Port", p.UUID, want.ExternalIDs))
+		c.minor = append(c.minor, ovsdb.SetIDs("Port", p.UUID, want.ExternalIDs))
 	}
 	ids := ifaceIDs(want, ep)
 	if i := findIface(c.view, p.Name); i != nil && !contains(i.ExternalIDs, ids) {
-		c.minor = append(c.minor, setIDs("Interface", i.UUID, ids))
+		c.minor = append(c.minor, ovsdb.SetIDs("Interface", i.UUID, ids))
 	}
 }
 

@@ -97,8 +97,8 @@ func (f *Fabric) Chassis() (Chassis, error) {
 // stay, also if they were set in this moment.
 func (f *Fabric) Complete(ctx context.Context, c Chassis, settings map[string]string) error {
 	// Inserting into a map does not replace a key (RFC 7047, section 5.1).
-	_, err := f.write(ctx, []ovsdb.Operation{{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(c.uuid), Mutations: []ovsdb.Mutation{
-		{Column: "external_ids", Mutator: "insert", Value: stringMap(settings)},
+	_, err := f.write(ctx, []ovsdb.Operation{{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(c.uuid), Mutations: []ovsdb.Mutation{
+		{Column: "external_ids", Mutator: "insert", Value: ovsdb.StringMap(settings)},
 	}}}, nil)
 	return err
 }

@@ -219,7 +219,7 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 // addMirror inserts a mirror, if the bridge is still there.
 func addMirror(b *bridge, id string, w wantedMirror) []ovsdb.Operation {
 	row := ovsdb.Values{
-		"name": w.name, "select_src_port": uuids(w.src...), "select_dst_port": uuids(w.dst...), "select_vlan": numbers(w.only), "external_ids": stringMap(w.ids),
+		"name": w.name, "select_src_port": ovsdb.UUIDs(w.src...), "select_dst_port": ovsdb.UUIDs(w.dst...), "select_vlan": numbers(w.only), "external_ids": ovsdb.StringMap(w.ids),
 	}
 	if w.port != "" {
 		row["output_port"] = ovsdb.UUID{GoUUID: w.port}
@@ -227,10 +227,10 @@ func addMirror(b *bridge, id string, w wantedMirror) []ovsdb.Operation {
 		row["output_vlan"] = w.vlan
 	}
 	return []ovsdb.Operation{
-		unchanged("Bridge", uuidIs(b.UUID), ovsdb.Values{"name": b.Name}),
+		ovsdb.Is("Bridge", ovsdb.ByUUID(b.UUID), ovsdb.Values{"name": b.Name}),
 		{Op: "insert", Table: "Mirror", UUIDName: id, Row: row},
-		{Op: "mutate", Table: "Bridge", Where: uuidIs(b.UUID), Mutations: []ovsdb.Mutation{
-			{Column: "mirrors", Mutator: "insert", Value: uuids(id)},
+		{Op: "mutate", Table: "Bridge", Where: ovsdb.ByUUID(b.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "mirrors", Mutator: "insert", Value: ovsdb.UUIDs(id)},
 		}},
 	}
 }
@@ -252,11 +252,11 @@ func revalidate(v ovsdb.View, n network.Network) []ovsdb.Operation {
 	if chosen == nil {
 		return nil
 	}
-	change := ovsdb.Mutation{Column: "other_config", Mutator: "insert", Value: stringMap(map[string]string{keyQinQ: "802.1q"})}
+	change := ovsdb.Mutation{Column: "other_config", Mutator: "insert", Value: ovsdb.StringMap(map[string]string{keyQinQ: "802.1q"})}
 	if chosen.OtherConfig[keyQinQ] != "" {
 		change = ovsdb.Mutation{Column: "other_config", Mutator: "delete", Value: ovsdb.Set{GoSet: []any{keyQinQ}}}
 	}
-	return []ovsdb.Operation{{Op: "mutate", Table: "Port", Where: uuidIs(chosen.UUID), Mutations: []ovsdb.Mutation{change}}}
+	return []ovsdb.Operation{{Op: "mutate", Table: "Port", Where: ovsdb.ByUUID(chosen.UUID), Mutations: []ovsdb.Mutation{change}}}
 }
 
 // mendMirror returns what differs between a mirror and what it should be. Ports are
@@ -270,9 +270,9 @@ func mendMirror(m *mirror, w wantedMirror) (ops []ovsdb.Operation) {
 		row["select_vlan"] = numbers(w.only)
 	}
 	if deref(m.OutputPort) != w.port {
-		row["output_port"] = uuids()
+		row["output_port"] = ovsdb.UUIDs()
 		if w.port != "" {
-			row["output_port"] = uuids(w.port)
+			row["output_port"] = ovsdb.UUIDs(w.port)
 		}
 	}
 	if deref(m.OutputVLAN) != w.vlan {
@@ -282,7 +282,7 @@ func mendMirror(m *mirror, w wantedMirror) (ops []ovsdb.Operation) {
 		}
 	}
 	if len(row) > 0 {
-		ops = append(ops, ovsdb.Operation{Op: "update", Table: "Mirror", Where: uuidIs(m.UUID), Row: row})
+		ops = append(ops, ovsdb.Operation{Op: "update", Table: "Mirror", Where: ovsdb.ByUUID(m.UUID), Row: row})
 	}
 	var changes []ovsdb.Mutation
 	for _, s := range []struct {
@@ -290,17 +290,17 @@ func mendMirror(m *mirror, w wantedMirror) (ops []ovsdb.Operation) {
 		have, want []string
 	}{{"select_src_port", m.SelectSrc, w.src}, {"select_dst_port", m.SelectDst, w.dst}} {
 		if less := without(s.have, s.want); len(less) > 0 {
-			changes = append(changes, ovsdb.Mutation{Column: s.column, Mutator: "delete", Value: uuids(less...)})
+			changes = append(changes, ovsdb.Mutation{Column: s.column, Mutator: "delete", Value: ovsdb.UUIDs(less...)})
 		}
 		if more := without(s.want, s.have); len(more) > 0 {
-			changes = append(changes, ovsdb.Mutation{Column: s.column, Mutator: "insert", Value: uuids(more...)})
+			changes = append(changes, ovsdb.Mutation{Column: s.column, Mutator: "insert", Value: ovsdb.UUIDs(more...)})
 		}
 	}
 	if len(changes) > 0 {
-		ops = append(ops, ovsdb.Operation{Op: "mutate", Table: "Mirror", Where: uuidIs(m.UUID), Mutations: changes})
+		ops = append(ops, ovsdb.Operation{Op: "mutate", Table: "Mirror", Where: ovsdb.ByUUID(m.UUID), Mutations: changes})
 	}
 	if !contains(m.ExternalIDs, w.ids) {
-		ops = append(ops, setIDs("Mirror", m.UUID, w.ids))
+		ops = append(ops, ovsdb.SetIDs("Mirror", m.UUID, w.ids))
 	}
 	return ops
 }
@@ -331,8 +331,8 @@ func without(a, b []string) (rest []string) {
 // last reference.
 func delMirror(uuid string) []ovsdb.Operation {
 	return []ovsdb.Operation{{
-		Op: "mutate", Table: "Bridge", Where: []ovsdb.Condition{{Column: "mirrors", Function: "includes", Value: uuids(uuid)}},
-		Mutations: []ovsdb.Mutation{{Column: "mirrors", Mutator: "delete", Value: uuids(uuid)}},
+		Op: "mutate", Table: "Bridge", Where: []ovsdb.Condition{{Column: "mirrors", Function: "includes", Value: ovsdb.UUIDs(uuid)}},
+		Mutations: []ovsdb.Mutation{{Column: "mirrors", Mutator: "delete", Value: ovsdb.UUIDs(uuid)}},
 	}}
 }
 

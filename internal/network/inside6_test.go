@@ -78,3 +78,17 @@ func (i *fakeInside) Configure6(_ context.Context, _ Network, ep Endpoint, _ *Le
 	}
 	return nil
 }
+
+// has6 are the IPv6 addresses in a container.
+func (i *fakeInside) has6(name string) []netip.Prefix {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.addrs6[eid(name)]
+}
+
+// seen6 is what they have seen so far.
+func (i *fakeInside) seen6() fakeInside6 {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return fakeInside6{listens: slices.Clone(i.listens), renewals6: slices.Clone(i.renewals6), released6: slices.Clone(i.released6)}
+}

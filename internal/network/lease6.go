@@ -91,7 +91,7 @@ func (e Endpoint) Has6() bool { return len(e.family(true)) > 0 }
 // such answers pass whose hop limit is 225, a slip of the pen).
 func (n Network) LinkLocal(ep Endpoint) (a netip.Addr, ok bool) {
 	mac, err := net.ParseMAC(ep.MAC)
-	if err != nil || len(mac) != 6 || !n.Config.DHCP || n.SelfWired() || ep.Lease != nil && !ep.Has6() {
+	if err != nil || len(mac) != 6 || !n.leases(ep) || n.SelfWired() || ep.Lease != nil && !ep.Has6() {
 		return a, false
 	}
 	b := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}

@@ -55,8 +55,8 @@ func TestLease6(t *testing.T) {
 			}
 			r.leave("n", "a")
 			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
-			if got := len(r.inside.released6); got != 0 && !managed || got != 1 && managed || len(r.inside.returned()) != 1 {
-				t.Errorf("managed %v: released %v and %v", managed, r.inside.released6, r.inside.returned())
+			if got := len(r.inside.seen6().released6); got != 0 && !managed || got != 1 && managed || len(r.inside.returned()) != 1 {
+				t.Errorf("managed %v: released %v and %v", managed, r.inside.seen6().released6, r.inside.returned())
 			}
 		})
 	}
@@ -92,7 +92,7 @@ func TestNoIPv6(t *testing.T) {
 		r.endpoint("n", "b", "")
 		time.Sleep(2 * time.Minute)
 		r.endpoint("n", "c", "")
-		if got, want := fmt.Sprint(r.inside.listens), "[1.2s 200ms 1.2s]"; got != want {
+		if got, want := fmt.Sprint(r.inside.seen6().listens), "[1.2s 200ms 1.2s]"; got != want {
 			t.Errorf("listened for %s, want %s", got, want)
 		}
 		if got := r.addrs("c"); len(got) != 1 {
@@ -107,8 +107,8 @@ func TestOnlyIPv6(t *testing.T) {
 		r.leased6(true, []netip.Prefix{one6})
 		r.inside.silent = true
 		refused(t, r.tryEndpoint("n", "a", ""), "no DHCP server answered")
-		if !slices.Equal(r.inside.released6, []netip.Addr{one6.Addr()}) {
-			t.Errorf("released %v", r.inside.released6)
+		if !slices.Equal(r.inside.seen6().released6, []netip.Addr{one6.Addr()}) {
+			t.Errorf("released %v", r.inside.seen6().released6)
 		}
 	})
 }
@@ -123,16 +123,16 @@ func TestRenewal6(t *testing.T) {
 			time.Sleep(51 * time.Second)
 			r.restart()
 			time.Sleep(50 * time.Second)
-			if got := r.inside.renewals6; !slices.Equal(got, []string{"false", "false"}) {
+			if got := r.inside.seen6().renewals6; !slices.Equal(got, []string{"false", "false"}) {
 				t.Errorf("renewed %q", got)
 			}
 			r.inside.with(func(i *fakeInside) { i.silent6, i.renewals6 = true, nil })
 			time.Sleep(98 * time.Second)
-			if got := r.inside.renewals6; len(got) < 3 || got[0] != "false" || got[len(got)-1] != "true" || len(r.addrs("a")) != 2 {
+			if got := r.inside.seen6().renewals6; len(got) < 3 || got[0] != "false" || got[len(got)-1] != "true" || len(r.addrs("a")) != 2 {
 				t.Errorf("renewed %q; the addresses are %s", got, r.addrs("a"))
 			}
 			time.Sleep(12 * time.Second)
-			if got := r.addrs("a"); !slices.Equal(got, []netip.Prefix{address4Of0}) || len(r.inside.addrs6[eid("a")]) > 0 {
+			if got := r.addrs("a"); !slices.Equal(got, []netip.Prefix{address4Of0}) || len(r.inside.has6("a")) > 0 {
 				t.Errorf("the addresses are %s", got)
 			}
 			if n := r.reportOf("n"); n.Health != "degraded" || !strings.Contains(n.Ends[0].Reason, "IPv6 address fd07::100 is over") {
@@ -140,7 +140,7 @@ func TestRenewal6(t *testing.T) {
 			}
 			r.inside.with(func(i *fakeInside) { i.silent6 = false })
 			time.Sleep(time.Minute)
-			if got := r.addrs("a"); !slices.Equal(got, []netip.Prefix{address4Of0, one6}) || !slices.Equal(r.inside.addrs6[eid("a")], []netip.Prefix{one6}) {
+			if got := r.addrs("a"); !slices.Equal(got, []netip.Prefix{address4Of0, one6}) || !slices.Equal(r.inside.has6("a"), []netip.Prefix{one6}) {
 				t.Errorf("the addresses are %s", got)
 			}
 			r.check()
@@ -157,7 +157,7 @@ func TestEndless6(t *testing.T) {
 		r.join("n", "a", "")
 		r.inside.with(func(i *fakeInside) { i.silent6 = true })
 		time.Sleep(40 * time.Minute)
-		if got := len(r.inside.renewals6); got < 5 || got > 25 {
+		if got := len(r.inside.seen6().renewals6); got < 5 || got > 25 {
 			t.Errorf("asked %d times", got)
 		}
 		if got := r.addrs("a"); len(got) != 2 {
@@ -175,8 +175,8 @@ func TestTakenBack6(t *testing.T) {
 			r.join("n", "a", "")
 			r.inside.with(func(i *fakeInside) { i.six = []netip.Prefix{two6, own6} })
 			time.Sleep(51 * time.Second)
-			if got, want := r.addrs("a"), []netip.Prefix{address4Of0, two6, own6}; !slices.Equal(got, want) || !slices.Equal(r.inside.addrs6[eid("a")], want[1:]) {
-				t.Errorf("the addresses are %s, in the container are %s", got, r.inside.addrs6[eid("a")])
+			if got, want := r.addrs("a"), []netip.Prefix{address4Of0, two6, own6}; !slices.Equal(got, want) || !slices.Equal(r.inside.has6("a"), want[1:]) {
+				t.Errorf("the addresses are %s, in the container are %s", got, r.inside.has6("a"))
 			}
 			if r.Uses(nid("n"), one6.Addr()) || !r.Uses(nid("n"), two6.Addr()) {
 				t.Error("the old address is in use, or the new one is not")
@@ -198,13 +198,13 @@ func TestReleaseLater6(t *testing.T) {
 		r.leave("n", "a")
 		r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
 		time.Sleep(9 * time.Minute)
-		if len(r.inside.released6) > 0 {
-			t.Errorf("released too early: %v", r.inside.released6)
+		if len(r.inside.seen6().released6) > 0 {
+			t.Errorf("released too early: %v", r.inside.seen6().released6)
 		}
 		r.restart()
 		time.Sleep(2 * time.Minute)
-		if len(r.inside.released6) != 1 || len(r.inside.returned()) != 1 {
-			t.Errorf("released %v and %v", r.inside.released6, r.inside.returned())
+		if len(r.inside.seen6().released6) != 1 || len(r.inside.returned()) != 1 {
+			t.Errorf("released %v and %v", r.inside.seen6().released6, r.inside.returned())
 		}
 	})
 }

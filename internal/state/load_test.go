@@ -58,7 +58,16 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
 		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
 		Phase: network.PhaseJoined, Changed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), ContainerID: "c1", ContainerName: "web",
-		ClientID: "printer", OwnMAC: true, Lease: aLease(), Release: time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
+		ClientID: "printer", OwnMAC: true, Lease: aLease(), Lease6: aLease6(), Release: time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+func aLease6() *network.Lease6 {
+	at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	return &network.Lease6{
+		Addrs: []netip.Prefix{netip.MustParsePrefix("fd07::5/64")}, Managed: true, Router: netip.MustParseAddr("fe80::1"),
+		DNS: []netip.Addr{netip.MustParseAddr("fd07::53")}, Server: "0003000102",
+		From: at, Renew: at.Add(time.Minute), Rebind: at.Add(2 * time.Minute), Expire: at.Add(3 * time.Minute),
 	}
 }
 
@@ -144,7 +153,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("sync=%v (-written +read):\n%s", sync, diff)
 		}
 	}
-	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), *aMirror(), aNetwork().Subnets[0], anEndpoint(eid), *aLease(), aPool()} {
+	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), *aMirror(), aNetwork().Subnets[0], anEndpoint(eid), *aLease(), *aLease6(), aPool()} {
 		r := reflect.ValueOf(v)
 		for i := range r.NumField() {
 			if f := r.Type().Field(i); f.Tag.Get("json") != "-" && r.Field(i).IsZero() {

@@ -136,10 +136,15 @@ func TestPlanLeases(t *testing.T) {
 // these, and may use no others.
 func (h *host) hasAddresses(container, network string, addrs ...string) {
 	h.t.Helper()
+	h.hasAddressesIn(h.nbctl, container, network, addrs...)
+}
+
+func (h *host) hasAddressesIn(nbctl func(...string) string, container, network string, addrs ...string) {
+	h.t.Helper()
 	port := h.portOf(container, network)
 	want := strings.Join(append([]string{h.in(container).link("eth0").MAC}, addrs...), " ")
 	for _, column := range []string{"addresses", "port_security"} {
-		if got := h.nbctl("--bare", "--columns="+column, "list", "Logical_Switch_Port", port); got != want {
+		if got := nbctl("--bare", "--columns="+column, "list", "Logical_Switch_Port", port); got != want {
 			h.t.Errorf("%s of the port of %s are %q, want %q", column, container, got, want)
 		}
 	}

@@ -165,9 +165,10 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	}
 	refused := errors.Is(err, ErrLeaseRefused)
 	if err != nil && refused {
-		// It is over. The same address, if that can be had.
-		if had && !ep.Lease.ends(now) {
-			log.Warn("the DHCP server took a lease back", "err", err)
+		// It is over, and its address perhaps somebody else's by the time that one
+		// server or another has answered. The same one, if that can be had.
+		if had {
+			log.Warn("a lease is over: its address is taken off the container", "err", err)
 			m.loseAddress(ctx, e, ep)
 		}
 		ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
@@ -185,10 +186,7 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	case err == nil:
 		return time.Time{}
 	case refused:
-		if ep, ok := e.value().Endpoint(eid); ok && len(ep.Addrs) > 0 {
-			log.Warn("a lease ran out and no server prolongs it: its address is taken off the container", "err", err)
-			m.loseAddress(ctx, e, ep)
-		}
+		log.Debug("no new lease", "err", err)
 		return now.Add(jitter(leaseRarely / 2))
 	}
 	log.Info("a lease was not renewed", "expires", ep.Lease.Expire, "err", err)

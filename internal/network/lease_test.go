@@ -339,6 +339,8 @@ func TestBadDHCPOptions(t *testing.T) {
 		"ipam=external dhcp=true dhcp.timeout=soon":     {`dhcp.timeout="soon"`, "1s..24s"},
 		"ipam=external dhcp=true dhcp.release=721h":     {`dhcp.release="721h"`, "out of range"},
 		"ipam=external dhcp=true dhcp.release=tomorrow": {`dhcp.release="tomorrow"`, "immediately, never, or a time"},
+		"ipam=external dhcp=true trunk=10":              {`dhcp="true"`, "native VLAN"},
+		"ipam=external dhcp=true trunk=10 vlan=none":    {`dhcp="true"`, "native VLAN"},
 	} {
 		_, err := ParseOptions(opts(strings.Fields(options)...), false, nil)
 		refused(t, err, words...)
@@ -347,4 +349,14 @@ func TestBadDHCPOptions(t *testing.T) {
 	if err != nil || !c.DHCP || c.DHCPTimeout != 10*time.Second || c.DHCPRelease != ReleaseNever {
 		t.Errorf("got %+v, %v", c, err)
 	}
+}
+
+// An attachment does not make a trunk of which no server is reached.
+func TestLeaseOnTrunk(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("vlan=5", "trunk=10")
+		refused(t, r.tryEndpoint("n", "a", "", "vlan=none"), `vlan="none"`, "native VLAN")
+		refused(t, r.tryEndpoint("n", "a", "", "vlan=none", "trunk=20"), `trunk="20"`, "native VLAN")
+		r.endpoint("n", "b", "", "vlan=none", "trunk=none")
+	})
 }

@@ -221,7 +221,7 @@ func retryLease(l Lease, now time.Time) time.Time {
 // settleLease makes a container have what was granted anew.
 func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l Lease) error {
 	before, ok := e.value().Endpoint(eid)
-	if !ok {
+	if !ok || before.Phase != PhaseJoined {
 		return errGone
 	}
 	if err := m.adopt(e, eid, l); err != nil {
@@ -238,13 +238,22 @@ func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l L
 		old = nil
 	}
 	if old != nil && old.Addr == l.Addr && old.Router == l.Router && slices.Equal(old.Routes, l.Routes) {
-		return nil
+		return m.inside.Configure(ctx, n, ep, nil) // if something of it went missing
 	}
 	if before.Lease.Addr != l.Addr {
 		m.log.WarnContext(ctx, "the address of a container changed, Docker goes on showing the old one", "nid", n.ID, "eid", eid, "old", before.Lease.Addr, "new", l.Addr)
 	}
 	m.repair.add(n.ID, 0) // what the fabric knows of addresses
-	return m.inside.Configure(ctx, n, ep, old)
+	err := m.inside.Configure(ctx, n, ep, old)
+	if err == nil {
+		return nil
+	}
+	// The next try has to see the difference.
+	if old == nil {
+		m.loseAddress(ctx, e, ep)
+		return err
+	}
+	return errors.Join(err, m.adopt(e, eid, *old))
 }
 
 // loseAddress takes the address of a lease that is over off a container.

@@ -49,7 +49,12 @@ func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, 
 }
 
 func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error {
-	if err := m.changeEndpoint(e, id, func(ep *Endpoint) { ep.Phase = PhaseJoining }); err != nil {
+	err := m.changeEndpoint(e, id, func(ep *Endpoint) {
+		if ep.Phase == PhaseCreated { // and not being removed
+			ep.Phase = PhaseJoining
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if err := m.fabric.Ready(ctx, e.value().Config); err != nil {
@@ -100,9 +105,14 @@ func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
 		old.MAC = "" // that one stays
 		m.vacate(n, old)
 	}
-	return m.changeEndpoint(e, id, func(ep *Endpoint) {
+	err := m.changeEndpoint(e, id, func(ep *Endpoint) {
 		ep.Addrs, ep.Lease = []netip.Prefix{l.Addr}, &l
 	})
+	if now, ok := e.value().Endpoint(id); err == nil && (!ok || now.Phase == PhaseDeleting) {
+		m.vacate(n, ep) // whoever removed it knew nothing of this address
+		return errGone
+	}
+	return err
 }
 
 // sane are the routes of a lease that can be made: Docker starts no container if one

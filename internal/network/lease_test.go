@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -358,5 +359,85 @@ func TestLeaseOnTrunk(t *testing.T) {
 		refused(t, r.tryEndpoint("n", "a", "", "vlan=none"), `vlan="none"`, "native VLAN")
 		refused(t, r.tryEndpoint("n", "a", "", "vlan=none", "trunk=20"), `trunk="20"`, "native VLAN")
 		r.endpoint("n", "b", "", "vlan=none", "trunk=none")
+	})
+}
+
+// An endpoint that is deleted while its server is asked stays deleted, and holds no
+// address of what the server then says.
+func TestDeletedWhileAsked(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		remove := func(string) {
+			r.inside.with(func(i *fakeInside) { i.during = nil })
+			r.leave("n", "a")
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+		}
+		free := func(addr string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			if ep, there := r.findEndpoint("a"); there || len(r.fabric.ports) > 0 {
+				t.Errorf("the endpoint is %+v, the ports are %v", ep, r.fabric.ports)
+			}
+			r.inside.with(func(i *fakeInside) { i.next = netip.MustParseAddr(addr) })
+			r.endpoint("n", "b", "")
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("b")))
+		}
+		r.inside.with(func(i *fakeInside) { i.during = remove })
+		if err := r.tryEndpoint("n", "a", ""); err == nil {
+			t.Error("CreateEndpoint succeeded")
+		}
+		free("10.7.0.50")
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) { i.during = remove })
+		time.Sleep(time.Minute)
+		free("10.7.0.50")
+	})
+}
+
+// What cannot be set in a container is tried again.
+func TestNotConfigured(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) {
+			i.granted[netip.MustParseAddr("10.7.0.50")] = "somebody"
+			i.unset = errors.New("not now")
+		})
+		time.Sleep(41 * time.Second)
+		if ep, _ := r.findEndpoint("a"); len(ep.Addrs) > 0 {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+		r.inside.with(func(i *fakeInside) { i.unset = nil })
+		time.Sleep(time.Minute)
+		if ep, _ := r.findEndpoint("a"); len(ep.Addrs) != 1 || r.inside.addrs[eid("a")].Addr != ep.Addrs[0] {
+			t.Errorf("the endpoint is %+v, in the container is %+v", ep, r.inside.addrs)
+		}
+	})
+}
+
+// A process that ends while it gives a lease back leaves that to the next one.
+func TestReleaseInterrupted(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("dhcp.release=10m")
+		r.inside.term = 24 * time.Hour
+		r.join("n", "a", "", "dhcp.client_id=printer")
+		r.leave("n", "a")
+		r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+		asked, held := make(chan struct{}), make(chan struct{})
+		r.inside.with(func(i *fakeInside) {
+			i.releasing = func() error {
+				close(asked)
+				<-held
+				return errors.New("interrupted")
+			}
+		})
+		<-asked
+		r.inside.with(func(i *fakeInside) { i.releasing = nil })
+		time.AfterFunc(time.Second, func() { close(held) })
+		r.restart()
+		time.Sleep(time.Minute)
+		if _, there := r.findEndpoint("a"); there || len(r.inside.returned()) != 1 || len(r.fabric.ports) > 0 {
+			t.Errorf("the endpoint stays: %v; released %v, ports %v", there, r.inside.returned(), r.fabric.ports)
+		}
 	})
 }

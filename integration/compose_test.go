@@ -272,7 +272,7 @@ func TestComposeRefused(t *testing.T) {
 		if out := p.docker("ps", "-aq") + p.docker("network", "ls", "-q", "--filter", "name=shop"); out != "" {
 			t.Errorf("left after a refused up: %s", out)
 		}
-		p.of("wrong-attachment.yml").composeFails([]string{`vlan="4095"`, `bridge="br-int"`, "external_ids, mtu, port_security, "}, "up", "-d")
+		p.of("wrong-attachment.yml").composeFails([]string{`vlan="4095"`, `bridge="br-int"`, "external_ids, mirror.dest, mtu, port_security, "}, "up", "-d")
 		p.expectHealth(map[string]int{"shop_lan": 0})
 		p.down()
 	})

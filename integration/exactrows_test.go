@@ -133,7 +133,7 @@ func vlansOf(p ovsRow) string {
 func wantedVLANs(n network.Report, e network.EndpointReport) string {
 	tag := strings.Replace(e.VLAN, "none", "0", 1)
 	switch {
-	case n.Switch != "" || e.Phase != network.PhaseJoined:
+	case n.Switch != "" || e.Phase != network.PhaseJoined || e.Observer:
 		return ""
 	case e.Trunk == "":
 		return "access [" + tag + "] "

@@ -354,6 +354,7 @@ func (h *host) leftovers() string {
 	return h.sh(`
 ovs-vsctl --timeout=10 --bare --columns=name find Port external_ids:owner=ovs-container-network | sed 's/^/port /'
 ovs-vsctl --timeout=10 --bare --columns=name find Bridge external_ids:owner=ovs-container-network | sed 's/^/bridge /'
+ovs-vsctl --timeout=10 --bare --columns=name find Mirror external_ids:owner=ovs-container-network | sed 's/^/mirror /'
 ip -o link | grep -oE '(ocn|oc-)[0-9a-f]{12}' | sed 's/^/link /' || true
 nft list tables 2>/dev/null | grep ovs-container-network || true
 find /var/lib/ovs-container-network -name '*.json*' 2>/dev/null | sed 's/^/record /' || true

@@ -138,7 +138,7 @@ func refusals() []refusal {
 	}
 	two := []string{"--subnet", "10.20.0.0/24", "--subnet", "10.21.0.0/24"}
 	all := []refusal{
-		{wrong: []string{"bridgee=br1"}, says: []string{"allowed are bridge, dhcp, dhcp.release, ", "external_ids, gateway_mode, ipam, ", "trunk, vlan"}},
+		{wrong: []string{"bridgee=br1"}, says: []string{"allowed are bridge, dhcp, dhcp.release, ", "external_ids, gateway_mode, ipam, ", "mirror.dest, mirror.direction, mirror.ports, mirror.vlan, mtu, ", "trunk, vlan"}},
 		{
 			wrong: []string{"bridgee=br1", "vlan=abc", "mtu=12", "ipam=foo", "bridge=a b", "gateway_mode=foo"},
 			says:  []string{"1..4094, none, auto", "576..65535", "docker, static", "1 to 15", "docker, external, none"}, short: true,
@@ -326,7 +326,7 @@ func segments(w *watch) {
 		w.refuse(says, append(append([]string{"network", "connect"}, args...), network, "cc")...)
 		w.refuse(says, "run", "--detach", "--rm", "--name", "bad", "--network", "name="+network+",driver-opt="+strings.Join(opts, ",driver-opt="), "lab")
 	}
-	attach([]string{`foo="1"`, "external_ids, mtu, port_security, trunk, vlan"}, "ten", "foo=1")
+	attach([]string{`foo="1"`, "external_ids, mirror.dest, mtu, port_security, trunk, vlan"}, "ten", "foo=1")
 	attach([]string{`vlan="4095"`, "1..4094, none"}, "ten", "vlan=4095")
 	attach([]string{`vlan="auto"`, "1..4094, none"}, "ten", "vlan=auto")
 	attach([]string{`mtu="12"`, `vlan="0"`, `foo="1"`, `external_ids="owner=me"`}, "ten", "mtu=12", "vlan=0", "foo=1", "external_ids=owner=me")

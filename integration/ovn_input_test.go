@@ -244,7 +244,7 @@ func (w *ovnWatch) wrongAttachments() {
 	}
 	attach([]string{`vlan="7"`, "leave it out"}, "--driver-opt", "vlan=7")
 	attach([]string{`port_security="maybe"`, "true, false"}, "--driver-opt", "port_security=maybe")
-	attach([]string{`ovn.switch="ls2"`, "external_ids, mtu, port_security, "}, "--driver-opt", "ovn.switch=ls2")
+	attach([]string{`ovn.switch="ls2"`, "external_ids, mirror.dest, mtu, port_security, "}, "--driver-opt", "ovn.switch=ls2")
 	mac := w.docker("inspect", "-f", "{{.NetworkSettings.Networks.one.MacAddress}}", "aa")
 	w.refuse([]string{mac, "container aa", "logical switch ls1"}, "run", "--rm", "--name", "bad", "--network", "one", "--mac-address", mac, "lab")
 

@@ -33,6 +33,7 @@ var walks = []walk{
 	{page: "README.md", form: service, on: newer},
 	{page: "docs/options.md", form: service, on: newer},
 	{page: "docs/multi-tenant.md", form: service, on: own},
+	{page: "docs/mirroring.md", form: service, on: own},
 	{page: "docs/migration.md", form: service, on: own, before: map[string]string{
 		// The bridge of the scripts: of whatever datapath this machine has.
 		"What you have": "ovs-vsctl add-br br-lan -- set bridge br-lan datapath_type=netdev",

@@ -69,6 +69,7 @@ func (d *doctor) checks(reports []network.Report) []diag.Check {
 		{Name: "switches", Asks: "are the logical switches as they should be?", Needs: []string{"northbound"}, Run: func(ctx context.Context) []diag.Finding { return d.checkSwitches(ctx, reports) }},
 		{Name: "ports", Asks: "does each container have its port?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkPorts(reports) }},
 		{Name: "forwarding", Asks: "does each port forward?", Needs: []string{"vswitchd"}, Run: func(ctx context.Context) []diag.Finding { return d.checkForwarding(ctx, reports) }},
+		{Name: "mirrors", Asks: "does each mirror copy something?", Needs: []string{"vswitchd"}, Run: func(context.Context) []diag.Finding { return checkMirrors(reports) }},
 		{Name: "shields", Asks: "does the host's stack keep off the ports?", Needs: []string{"ovsdb"}, Run: d.checkShields},
 		{Name: "addresses", Asks: "are there addresses left?", Run: func(context.Context) []diag.Finding { return d.checkAddresses(reports) }},
 		{Name: "vlans", Asks: "are there VLANs left?", Needs: []string{"ovsdb"}, Run: d.checkVLANs},

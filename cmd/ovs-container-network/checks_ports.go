@@ -47,7 +47,7 @@ func (d *doctor) checkForwarding(ctx context.Context, reports []network.Report) 
 			ask = d.fabric.Receives
 		}
 		for _, e := range n.Ends {
-			if e.Health != "ok" || e.OFPort <= 0 {
+			if e.Health != "ok" || e.OFPort <= 0 || e.Observer {
 				continue
 			}
 			dropped, err := ask(ctx, n.Bridge, e.OFPort, e.MAC, e.Tag())

@@ -144,6 +144,7 @@ func serve(ctx context.Context, h host, s settings) error {
 	manager = network.NewManager(network.Options{
 		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, shared, networks, log}), Log: log,
 		SandboxAlive: h.alive, Inside: &ovs.Inside{Links: links, Sandbox: h.sandbox}, Damaged: held.Damaged, Metrics: counted,
+		Nameless: s.dockerHost == "none",
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{
@@ -177,6 +178,7 @@ func serve(ctx context.Context, h host, s settings) error {
 			Version: version, Form: h.form(), Started: started, HostID: hostID,
 			Networks: manager.Reports(), Pools: append(registry.Pools(), shared.Summaries()...), Damaged: damaged(),
 		}
+		countCopies(c.Networks, fabric.Copied)
 		c.OVS.Version = fabric.Version()
 		var err error
 		if c.OVS.Connected, c.OVS.Since, err = fabric.State(); err != nil {

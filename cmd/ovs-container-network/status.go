@@ -101,12 +101,13 @@ func printStatus(out io.Writer, s control.Status, now time.Time) error {
 	for _, n := range s.Networks {
 		for _, e := range n.Ends {
 			fmt.Fprintln(t, strings.Join([]string{
-				orDash(e.Container), nameOf(n), e.Port, strconv.Itoa(e.OFPort), vlans(e.VLAN, e.Trunk), e.MAC,
+				orDash(e.Container), nameOf(n), e.Port, strconv.Itoa(e.OFPort), orDash(vlans(e.VLAN, e.Trunk)), e.MAC,
 				orDash(strings.Join(e.Addrs, ",")), e.Health,
 			}, "\t"))
 		}
 	}
 	t.Flush()
+	printMirrors(w, s.Networks)
 	if s.Fleet != nil && len(s.Fleet.Chassis) > 0 {
 		fmt.Fprintln(w)
 		printChassis(w, s.Fleet.Chassis, now)
@@ -183,6 +184,11 @@ func remarks(s control.Status) (lines []string) {
 		}
 		for _, note := range n.Notes {
 			lines = append(lines, fmt.Sprintf("%s: %s", nameOf(n), note))
+		}
+		for _, m := range n.Mirrors {
+			if why := idle(m); why != "" {
+				lines = append(lines, fmt.Sprintf("%s: the mirror to %s: %s", nameOf(n), m.To, why))
+			}
 		}
 		for _, e := range n.Ends {
 			if e.Health == "degraded" {

@@ -46,6 +46,10 @@ func aStatus(now time.Time) control.Status {
 		}, {
 			ID: "x1p2r3sjkq8dj2v0c8k0l4a7b", Bridge: "br0", VLAN: "none", VLANMode: network.VLANNone, MTU: 9000, Gateway: network.GatewayNone,
 			Tenant: "blue", Phase: network.PhaseActive, Health: "ok", Notes: []string{"ipam=static is not enforced"}, Ends: []network.EndpointReport{},
+			Mirrors: []network.MirrorStatus{
+				{Name: "ocn-x1p2r3sjkq8d-mon0", To: "port mon0", Direction: network.DirectionIn, Ports: 2, Counted: true, Packets: 12, Bytes: 3456},
+				{Name: "ocn-x1p2r3sjkq8d-vlan900", To: "vlan 900", Direction: network.DirectionIn, Missing: []string{"db", "web"}, Idle: "no container is copied"},
+			},
 		}, {
 			ID: "0123456789abcdef0124", Name: "trunks", Bridge: "br0", VLAN: "none", Trunk: "10,20-30", VLANMode: network.VLANNone, MTU: 1500, Gateway: network.GatewayNone,
 			Phase: network.PhaseActive, Health: "ok", Ends: []network.EndpointReport{tagged("none", "10,20-30"), tagged("7", "10,20-30"), tagged("7", ""), tagged("none", long)},

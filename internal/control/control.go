@@ -80,7 +80,7 @@ type Garbage struct {
 
 // Piece is one thing that nobody owned.
 type Piece struct {
-	Kind    string `json:"kind"` // port, link, bridge, chain, logical port, claim, chassis, network, record, pool, address
+	Kind    string `json:"kind"` // port, mirror, link, bridge, chain, logical port, claim, chassis, network, record, pool, address
 	Name    string `json:"name"`
 	Why     string `json:"why"`
 	Removed bool   `json:"removed"`

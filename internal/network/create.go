@@ -21,6 +21,9 @@ type CreateRequest struct {
 // that exists, is success.
 func (m *Manager) CreateNetwork(ctx context.Context, req CreateRequest) error {
 	cfg, err := ParseOptions(req.Options, req.Internal, req.Subnets)
+	if err == nil {
+		err = m.checkNames(cfg)
+	}
 	if err != nil {
 		if faulty := m.fabric.CheckBridge(cfg.Bridge); faulty != nil && checkBridgeName(cfg.Bridge) == nil {
 			err = fmt.Errorf("%w; %w", err, faulty)

@@ -46,7 +46,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if old.Phase == PhaseDeleting {
 			return Endpoint{}, fmt.Errorf("endpoint %s is being removed", req.ID.Short())
 		}
-		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.Config.DHCP || old.Lease != nil {
+		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.leases(old) || old.Lease != nil {
 			return old, err
 		}
 		return m.leased(ctx, e, old)
@@ -69,7 +69,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err := m.enter(ctx, e, ep); err != nil {
 		return Endpoint{}, err
 	}
-	if n.Config.DHCP {
+	if n.leases(ep) {
 		m.returned(e, ep)
 		return m.leased(ctx, e, ep)
 	}
@@ -95,7 +95,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 	ep := Endpoint{
 		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
 		VLAN: att.VLAN, Trunk: att.Trunk, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
-		ClientID: att.ClientID, OwnMAC: req.MAC != "",
+		ClientID: att.ClientID, OwnMAC: req.MAC != "", Observer: att.Observer,
 	}
 	if ep.MAC == "" {
 		ep.MAC = macFor(n, ep).String()
@@ -137,6 +137,10 @@ func checkAttachment(n Network, att Attachment) error {
 		return errors.New("driver-opt port_security=\"true\": a plain Open vSwitch bridge does not have it yet; allowed is false")
 	case !n.Config.DHCP && att.ClientID != "":
 		return fmt.Errorf("driver-opt dhcp.client_id=%q: the driver asks for no lease on this network; it does with ipam=external and dhcp=true", att.ClientID)
+	case att.Observer && att.ClientID != "":
+		return fmt.Errorf("driver-opt dhcp.client_id=%q: an observer (mirror.dest=self) sends nothing, so no lease is asked for; leave out one of the two", att.ClientID)
+	case att.Observer:
+		return nil // its trunk says what is copied, not where it is
 	}
 	return checkTrunk(n, att)
 }
@@ -284,7 +288,7 @@ func (m *Manager) Join(ctx context.Context, req JoinRequest) (Joined, error) {
 	}
 	switch {
 	case n.Config.Internal:
-	case n.Config.Gateway == GatewayNone:
+	case n.Config.Gateway == GatewayNone, ep.Observer && n.Config.Gateway == GatewayExternal:
 		j.DisableGateway = true
 	case n.routed() && req.Published > 0:
 		j.Routes = routesVia(n, m.fabric.Routes(n))

@@ -210,7 +210,7 @@ func (f *fakeFabric) applyEndpoint(n Network, ep Endpoint) error {
 			return errors.New("its link is gone")
 		}
 		want := n.Port(ep)
-		if mac, err := net.ParseMAC(ep.MAC); err != nil || mac[0]&1 != 0 || want.VLAN > MaxVLAN || want.MTU < MinMTU || ep.Sandbox == "" && !n.Config.DHCP {
+		if mac, err := net.ParseMAC(ep.MAC); err != nil || mac[0]&1 != 0 || want.VLAN > MaxVLAN && !ep.Observer || want.MTU < MinMTU || ep.Sandbox == "" && !n.Config.DHCP {
 			return fmt.Errorf("impossible endpoint %+v", ep)
 		}
 		if _, bridged := f.bridges[n.Config.Bridge]; !bridged {

@@ -34,6 +34,9 @@ var ErrLeaseRefused = errors.New("the DHCP server refused the address")
 // ends tells whether the lease is over.
 func (l *Lease) ends(now time.Time) bool { return !l.Expire.IsZero() && !now.Before(l.Expire) }
 
+// leases tells whether the driver gets a lease for ep. An observer cannot ask for one.
+func (n Network) leases(ep Endpoint) bool { return n.Config.DHCP && !ep.Observer }
+
 // leased has an endpoint that was just entered get its lease. Its port is made for
 // that, its link is still here. On an error the endpoint is removed again.
 func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, error) {

@@ -12,7 +12,7 @@ const LeftoverGrace = 30 * time.Second
 
 // Leftover is something with this driver's mark that belongs to nothing.
 type Leftover struct {
-	Kind   string // port, link, bridge, chain, logical port, logical switch …
+	Kind   string // port, mirror, link, bridge, chain, logical port, logical switch …
 	Name   string
 	Why    string
 	Remove func(context.Context) error // what is gone already is a success

@@ -45,6 +45,8 @@ type Manager struct {
 
 	metrics *Metrics
 
+	nameless bool // the containers have no names
+
 	mu       sync.Mutex // guards the following; held for no I/O
 	damaged  []Damage
 	missing  map[ID]time.Time // networks that Docker does not list, since when
@@ -75,6 +77,9 @@ type Options struct {
 
 	Damaged []Damage // what the store could not read
 	Metrics *Metrics // nil: nobody looks at them
+
+	// Nameless: nobody calls Annotate, so the containers have no names.
+	Nameless bool
 
 	// SandboxAlive tells whether the network namespace at a sandbox path still
 	// exists. known is false when that cannot be seen from here.
@@ -110,7 +115,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 	}
 	m := &Manager{
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive, inside: o.Inside,
-		damaged: o.Damaged, metrics: o.Metrics,
+		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
 		look:     make(chan struct{}, 1),

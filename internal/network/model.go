@@ -95,6 +95,7 @@ type Endpoint struct {
 	Trunk       *VLANs            `json:"trunk,omitempty"`         // of this attachment only; empty is none
 	MTU         int               `json:"mtu,omitempty"`           // of this attachment only
 	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
+	Observer    bool              `json:"observer,omitempty"`      // it gets copies (mirror.dest=self), and sends nothing
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server
 	OwnMAC      bool              `json:"own_mac,omitempty"`   // MAC was given
@@ -189,6 +190,9 @@ func (n Network) Port(e Endpoint) Port {
 	}
 	if e.Secure != nil {
 		p.Secure = *e.Secure
+	}
+	if e.Observer {
+		p = p.sink()
 	}
 	if l := e.Lease; l != nil && l.MTU >= MinMTU {
 		p.MTU = min(p.MTU, l.MTU)
@@ -375,6 +379,7 @@ type Status struct {
 	Problems  []Problem                     `json:"problems,omitempty"`
 	Notes     []string                      `json:"notes,omitempty"`    // what is in order and surprises
 	Datapath  string                        `json:"datapath,omitempty"` // system, netdev
+	Mirrors   []MirrorStatus                `json:"mirrors,omitempty"`
 	Endpoints map[EndpointID]EndpointStatus `json:"endpoints,omitempty"`
 }
 

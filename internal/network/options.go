@@ -73,6 +73,8 @@ type Config struct {
 
 	OVN          *OVN `json:"ovn,omitempty"` // nil: the network is on a plain bridge
 	PortSecurity bool `json:"port_security,omitempty"`
+
+	Mirror *Mirror `json:"mirror,omitempty"` // nil: only observers say what is copied
 }
 
 // Attachment is everything that the options of one container's attachment can
@@ -85,6 +87,8 @@ type Attachment struct {
 
 	PortSecurity *bool // nil: the network's
 	ClientID     string
+
+	Observer bool // it gets copies of the network's packets, and sends nothing
 }
 
 // option is one key that can be given: what it allows, in words, and how a
@@ -100,7 +104,7 @@ const (
 	allowedIDs  = "k=v,k=v with printable characters, no quotes, and none of the keys that the driver or Open vSwitch uses itself"
 )
 
-var networkOptions = merged(bridgeOptions, dhcpOptions, ovnOptions)
+var networkOptions = merged(bridgeOptions, dhcpOptions, ovnOptions, mirrorOptions)
 
 var bridgeOptions = map[string]option[Config]{
 	"bridge": {"1 to 15 of the characters A-Z a-z 0-9 . _ - + @, not starting with - or .", func(c *Config, v string) error {
@@ -155,7 +159,9 @@ func merged[T any](tables ...map[string]option[T]) map[string]option[T] {
 	return all
 }
 
-var attachmentOptions = map[string]option[Attachment]{
+var attachmentOptions = merged(portOptions, observerOptions)
+
+var portOptions = map[string]option[Attachment]{
 	"vlan": {"1..4094, none", func(a *Attachment, v string) (err error) {
 		var tag uint16
 		if !strings.EqualFold(v, "none") {
@@ -245,6 +251,7 @@ func ParseOptions(opts map[string]string, internal bool, subnets []Subnet) (Conf
 	}
 	c.checkTrunk(given, faults)
 	c.checkOVN(given, internal, subnets, faults)
+	c.checkMirror(given, faults)
 	c.checkOutside(given, internal, subnets, faults)
 	if c.IPAM == IPAMStatic && v4+v6 == 0 {
 		faults.add("option ipam=%q: the network has no subnet to choose addresses from; give --subnet and another IPAM driver than null", given["ipam"])
@@ -296,6 +303,9 @@ func ParseAttachment(opts map[string]string, ipv6 bool) (Attachment, error) {
 	given := parseAll(attachmentOptions, "driver-opt", own, &a, faults)
 	if ipv6 && a.MTU >= MinMTU && a.MTU < MinMTU6 {
 		faults.add("driver-opt mtu=%q: allowed are %s, and this endpoint has an IPv6 address", given["mtu"], allowedMTU)
+	}
+	if a.Observer && a.VLAN != nil {
+		faults.add("driver-opt vlan=%q: the port of an observer (mirror.dest=self) is in no VLAN; leave out one of the two", given["vlan"])
 	}
 	if a.VLAN != nil && a.Trunk != nil {
 		if err := trunkFault(*a.VLAN, *a.Trunk); err != nil {
@@ -475,6 +485,9 @@ func (c Config) String() string {
 		if c.OVN.Router != "" {
 			parts = append(parts, "ovn.router="+c.OVN.Router)
 		}
+	}
+	if c.Mirror != nil {
+		parts = append(parts, "mirror.direction="+string(c.Mirror.Direction))
 	}
 	if c.IPAM != IPAMDocker {
 		parts = append(parts, "ipam="+string(c.IPAM))

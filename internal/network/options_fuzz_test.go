@@ -31,6 +31,9 @@ func FuzzParseOptions(f *testing.F) {
 		f.Add(key, value, "ovn.switch", "ls", false, true, true)
 		f.Add(key, value, "ovn.router", "r", true, false, true)
 	}
+	f.Add("mirror.dest", "mon0", "mirror.ports", "web,db", false, true, true)
+	f.Add("mirror.vlan", "7", "VLAN", "7", false, true, true)
+	f.Add("mirror.vlan", "7", "ovn.switch", "ls", false, true, true)
 	f.Add("ovn.external_address", "198.51.100.10/24,fd00:51::10/64", "ovn.external_gateway", "198.51.100.1,fd00:51::1", false, true, true)
 	f.Add("ipam", "ovn", "ovn.switch", "ls", false, false, false)
 	f.Add("port_security", "TRUE", "ovn.snat", "TRUE", false, false, false)

@@ -33,6 +33,7 @@ type Report struct {
 	Health   string           `json:"health"`
 	Problems []Problem        `json:"problems,omitempty"`
 	Notes    []string         `json:"notes,omitempty"`
+	Mirrors  []MirrorStatus   `json:"mirrors,omitempty"`
 	Ends     []EndpointReport `json:"endpoints"`
 }
 
@@ -43,10 +44,11 @@ type EndpointReport struct {
 	ContainerID string            `json:"container_id,omitempty"`
 	MAC         string            `json:"mac"`
 	Addrs       []string          `json:"addresses,omitempty"`
-	VLAN        string            `json:"vlan"`
+	VLAN        string            `json:"vlan"` // a number or none; empty: in no VLAN
 	Trunk       string            `json:"trunk,omitempty"`
 	MTU         int               `json:"mtu"`
 	Secure      bool              `json:"port_security,omitempty"`
+	Observer    bool              `json:"observer,omitempty"` // it gets copies, and is in no VLAN
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
 	Lease       *Lease            `json:"lease,omitempty"`
@@ -78,7 +80,7 @@ func (m *Manager) report(n Network) Report {
 		ID: n.ID, Name: n.Name, Bridge: n.Config.Bridge, VLAN: n.Config.VLANText(), VLANMode: n.Config.VLANMode, Trunk: n.Config.Trunk.String(),
 		MTU: n.Config.MTU, Gateway: n.Config.Gateway, IPAM: n.Config.IPAM, Tenant: n.Config.TenantID,
 		DHCP: n.Config.DHCP, Internal: n.Config.Internal, Subnets: n.Subnets, Phase: n.Phase, Owned: n.OwnsBridge, Created: n.Created,
-		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Notes: seen.Notes, Ends: []EndpointReport{},
+		Datapath: seen.Datapath, Health: seen.Health, Problems: seen.Problems, Notes: seen.Notes, Mirrors: seen.Mirrors, Ends: []EndpointReport{},
 	}
 	if o := n.Config.OVN; o != nil {
 		r.Switch, r.Router, r.Localnet, r.Secure = o.Switch, o.Router, o.Localnet, n.Config.PortSecurity
@@ -95,6 +97,10 @@ func (m *Manager) report(n Network) Report {
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
 			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, Lease: ep.Lease, EndpointStatus: seen.Endpoints[ep.ID],
+			Observer: ep.Observer,
+		}
+		if ep.Observer {
+			e.VLAN, e.Trunk = "", ""
 		}
 		if m.deadReason(n, ep) != "" && m.now().Sub(ep.Changed) > startGrace {
 			e.Health, e.Reason, e.Mend = "degraded", m.deadReason(n, ep)+": it will be removed", nil

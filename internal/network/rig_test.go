@@ -33,8 +33,10 @@ type rig struct {
 	invisible map[string]bool
 
 	damaged []Damage
-	looked  func() // if set, called at each look at a sandbox
-	stop    func()
+
+	nameless bool
+	looked   func() // if set, called at each look at a sandbox
+	stop     func()
 }
 
 // inBubble runs a test on a rig whose repair loop runs.
@@ -63,7 +65,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) load() {
 	r.Manager = NewManager(Options{
 		Fabric: r.fabric, Store: r.store, Pools: r.pools, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Inside: r.inside,
+		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Inside: r.inside, Nameless: r.nameless,
 	}, r.store.load())
 	r.fabric.with(func(f *fakeFabric) { f.dirty = r.Manager.Dirty })
 }

@@ -43,8 +43,12 @@ type holder struct {
 	endpoint EndpointID
 }
 
-// segmentOf is where the addresses of ep are.
+// segmentOf is where the addresses of ep are. Those of an observer, which is nowhere,
+// are booked with the network's.
 func segmentOf(n Network, ep Endpoint) segment {
+	if ep.Observer {
+		ep = Endpoint{}
+	}
 	if n.Config.OVN != nil {
 		return segment{logical: n.Config.OVN.Switch}
 	}
@@ -70,7 +74,7 @@ func claims(n Network, ep Endpoint) []claim {
 		list = append(list, claim{home, a})
 	}
 	list = append(list, claim{home, ep.MAC})
-	if _, trunk := n.vlans(ep); len(trunk) > 0 && n.Config.OVN == nil {
+	if _, trunk := n.vlans(ep); len(trunk) > 0 && n.Config.OVN == nil && !ep.Observer {
 		list = append(list, claim{segment{bridge: n.Config.Bridge, trunks: true}, ep.MAC})
 	}
 	return list
@@ -123,7 +127,7 @@ func (m *Manager) vacate(n Network, ep Endpoint) {
 // on the MAC where it is tagged: as the only one of a VLAN, or as one of a trunk.
 func (m *Manager) wantsLocked(n Network, ep Endpoint) []claim {
 	list := claims(n, ep)
-	if n.Config.OVN != nil {
+	if n.Config.OVN != nil || ep.Observer {
 		return list
 	}
 	vlan, trunk := n.vlans(ep)
@@ -197,7 +201,7 @@ func (m *Manager) admitLocked(n Network, ep Endpoint) error {
 			continue
 		}
 		own := id != n.ID && o.Config.VLANMode == VLANAuto && o.Config.Bridge == n.Config.Bridge
-		if own && ep.Trunk != nil && ep.Trunk.Has(o.Config.VLAN) {
+		if own && !ep.Observer && ep.Trunk != nil && ep.Trunk.Has(o.Config.VLAN) {
 			return fmt.Errorf("driver-opt trunk=%q: %s has tag %d to itself on bridge %s (vlan=auto); allowed are others", *ep.Trunk, o.Title(), o.Config.VLAN, o.Config.Bridge)
 		}
 		if o.segment() != seg {

@@ -165,8 +165,14 @@ func (f *Fabric) planPort(c *change, ep network.Endpoint) ([]ovsdb.Operation, er
 	if p != nil && p.ExternalIDs[network.KeyEndpointID] != string(ep.ID) {
 		return nil, fmt.Errorf("the name %s is taken by another logical switch port", name)
 	}
-	want := f.port(c, ep)
 	entries := f.entries(ep)
+	if ep.Observer { // OVN does not know its port, but its address is in use
+		if holds(c.book.ExternalIDs, entries) {
+			return nil, nil
+		}
+		return enter(c.book, entries), nil
+	}
+	want := f.port(c, ep)
 	if p != nil {
 		var ops []ovsdb.Operation
 		if !holds(c.book.ExternalIDs, entries) {
@@ -174,10 +180,10 @@ func (f *Fabric) planPort(c *change, ep network.Endpoint) ([]ovsdb.Operation, er
 		}
 		return append(ops, mend(p, want)...), nil
 	}
-	ops := append([]ovsdb.Operation{is("Logical_Switch", uuidIs(c.sw.UUID), ovsdb.Values{"name": c.sw.Name})}, enter(c.book, entries)...)
+	ops := append([]ovsdb.Operation{ovsdb.Is("Logical_Switch", ovsdb.ByUUID(c.sw.UUID), ovsdb.Values{"name": c.sw.Name})}, enter(c.book, entries)...)
 	return append(ops,
-		insert("Logical_Switch_Port", name, want.values()),
-		mutate("Logical_Switch", uuidIs(c.sw.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: uuids(name)}),
+		ovsdb.Insert("Logical_Switch_Port", name, want.values()),
+		ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(c.sw.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs(name)}),
 	), nil
 }
 
@@ -201,8 +207,8 @@ func (f *Fabric) delPort(c *change, p *logicalPort, ep network.Endpoint) (ops []
 // removePort takes a port off its switch, whichever that is; the row goes with the
 // last reference.
 func removePort(uuid string) ovsdb.Operation {
-	return mutate("Logical_Switch", []ovsdb.Condition{{Column: "ports", Function: "includes", Value: uuids(uuid)}},
-		ovsdb.Mutation{Column: "ports", Mutator: "delete", Value: uuids(uuid)})
+	return ovsdb.Mutate("Logical_Switch", []ovsdb.Condition{{Column: "ports", Function: "includes", Value: ovsdb.UUIDs(uuid)}},
+		ovsdb.Mutation{Column: "ports", Mutator: "delete", Value: ovsdb.UUIDs(uuid)})
 }
 
 // port is what the endpoint's logical switch port shall be.
@@ -238,8 +244,8 @@ func (f *Fabric) port(c *change, ep network.Endpoint) logicalPort {
 
 func (p logicalPort) values() ovsdb.Values {
 	return ovsdb.Values{
-		"name": p.Name, "addresses": texts(p.Addresses...), "port_security": texts(p.PortSecurity...),
-		"options": stringMap(p.Options), "external_ids": stringMap(p.ExternalIDs),
+		"name": p.Name, "addresses": ovsdb.Texts(p.Addresses...), "port_security": ovsdb.Texts(p.PortSecurity...),
+		"options": ovsdb.StringMap(p.Options), "external_ids": ovsdb.StringMap(p.ExternalIDs),
 		"dhcpv4_options": reference(p.DHCPv4), "dhcpv6_options": reference(p.DHCPv6),
 	}
 }
@@ -247,19 +253,19 @@ func (p logicalPort) values() ovsdb.Values {
 // reference is a set of at most one UUID.
 func reference(uuid *string) ovsdb.Set {
 	if uuid == nil {
-		return uuids()
+		return ovsdb.UUIDs()
 	}
-	return uuids(*uuid)
+	return ovsdb.UUIDs(*uuid)
 }
 
 // mend returns what differs between a port and what it should be.
 func mend(p *logicalPort, want logicalPort) (ops []ovsdb.Operation) {
 	row := ovsdb.Values{}
 	if !slices.Equal(p.Addresses, want.Addresses) {
-		row["addresses"] = texts(want.Addresses...)
+		row["addresses"] = ovsdb.Texts(want.Addresses...)
 	}
 	if !slices.Equal(p.PortSecurity, want.PortSecurity) {
-		row["port_security"] = texts(want.PortSecurity...)
+		row["port_security"] = ovsdb.Texts(want.PortSecurity...)
 	}
 	if !holds(p.Options, want.Options) {
 		options := maps.Clone(p.Options)
@@ -267,7 +273,7 @@ func mend(p *logicalPort, want logicalPort) (ops []ovsdb.Operation) {
 			options = make(map[string]string)
 		}
 		maps.Copy(options, want.Options)
-		row["options"] = stringMap(options)
+		row["options"] = ovsdb.StringMap(options)
 	}
 	if !equal(p.DHCPv4, want.DHCPv4) {
 		row["dhcpv4_options"] = reference(want.DHCPv4)
@@ -276,10 +282,10 @@ func mend(p *logicalPort, want logicalPort) (ops []ovsdb.Operation) {
 		row["dhcpv6_options"] = reference(want.DHCPv6)
 	}
 	if len(row) > 0 {
-		ops = append(ops, ovsdb.Operation{Op: "update", Table: "Logical_Switch_Port", Where: uuidIs(p.UUID), Row: row})
+		ops = append(ops, ovsdb.Operation{Op: "update", Table: "Logical_Switch_Port", Where: ovsdb.ByUUID(p.UUID), Row: row})
 	}
 	if !holds(p.ExternalIDs, want.ExternalIDs) {
-		ops = append(ops, setIDs("Logical_Switch_Port", p.UUID, want.ExternalIDs))
+		ops = append(ops, ovsdb.SetIDs("Logical_Switch_Port", p.UUID, want.ExternalIDs))
 	}
 	return ops
 }

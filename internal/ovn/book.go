@@ -28,7 +28,7 @@ func bookIDs(sw string) map[string]string {
 }
 
 func bookIs(sw string) []ovsdb.Condition {
-	return []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: stringMap(bookIDs(sw))}}
+	return []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: ovsdb.StringMap(bookIDs(sw))}}
 }
 
 // newBook inserts the book of a switch, unless there is one.
@@ -36,14 +36,14 @@ func newBook(sw string, entries map[string]string) []ovsdb.Operation {
 	ids := bookIDs(sw)
 	maps.Copy(ids, entries)
 	return []ovsdb.Operation{
-		isNot("DHCP_Options", bookIs(sw), ovsdb.Values{"cidr": bookCIDR}),
-		insert("DHCP_Options", "book", ovsdb.Values{"cidr": bookCIDR, "external_ids": stringMap(ids)}),
+		ovsdb.IsNot("DHCP_Options", bookIs(sw), ovsdb.Values{"cidr": bookCIDR}),
+		ovsdb.Insert("DHCP_Options", "book", ovsdb.Values{"cidr": bookCIDR, "external_ids": ovsdb.StringMap(ids)}),
 	}
 }
 
 // unchanged makes the transaction fail unless a book holds what it was seen to hold.
 func unchanged(book *dhcpOptions) ovsdb.Operation {
-	return is("DHCP_Options", uuidIs(book.UUID), ovsdb.Values{"external_ids": stringMap(book.ExternalIDs)})
+	return ovsdb.Is("DHCP_Options", ovsdb.ByUUID(book.UUID), ovsdb.Values{"external_ids": ovsdb.StringMap(book.ExternalIDs)})
 }
 
 func findBook(v ovsdb.View, sw string) *dhcpOptions {
@@ -66,21 +66,21 @@ func (f *Fabric) entries(ep network.Endpoint) map[string]string {
 // enter books entries, or fails if one of them is somebody else's.
 func enter(book *dhcpOptions, entries map[string]string) []ovsdb.Operation {
 	return []ovsdb.Operation{
-		mutate("DHCP_Options", uuidIs(book.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "insert", Value: stringMap(entries)}),
+		ovsdb.Mutate("DHCP_Options", ovsdb.ByUUID(book.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "insert", Value: ovsdb.StringMap(entries)}),
 		book.includes(entries),
 	}
 }
 
 // strike takes entries out of the book, those that are still ours.
 func strike(book *dhcpOptions, entries map[string]string) ovsdb.Operation {
-	return mutate("DHCP_Options", uuidIs(book.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "delete", Value: stringMap(entries)})
+	return ovsdb.Mutate("DHCP_Options", ovsdb.ByUUID(book.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "delete", Value: ovsdb.StringMap(entries)})
 }
 
 // stale returns what the book has of this host itself under the keys of entries, for
 // endpoints that it no longer knows. What another host has is an error that names,
 // for a person, who has it.
 func (f *Fabric) stale(ctx context.Context, book *dhcpOptions, entries map[string]string) (stale map[string]string, err error) {
-	rows, err := f.nb.Select(ctx, "DHCP_Options", uuidIs(book.UUID), "external_ids")
+	rows, err := f.nb.Select(ctx, "DHCP_Options", ovsdb.ByUUID(book.UUID), "external_ids")
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func isMAC(key string) bool {
 // owner says for a person who has a port, and where.
 func (f *Fabric) owner(ctx context.Context, port, host string) (who, where string) {
 	who, where = "port "+port, "host "+host
-	rows, err := f.nb.Select(ctx, "Logical_Switch_Port", nameIs(port), "external_ids")
+	rows, err := f.nb.Select(ctx, "Logical_Switch_Port", ovsdb.ByName(port), "external_ids")
 	if err == nil && len(rows) == 1 {
 		ids, _ := rows[0]["external_ids"].(ovsdb.Map)
 		if name, _ := ids.GoMap[network.KeyContainerName].(string); name != "" {
@@ -162,10 +162,20 @@ func (f *Fabric) dropParts(ctx context.Context, v ovsdb.View, name string) error
 		ops = append(ops, unchanged(b))
 	}
 	for _, d := range partsOf(v, name) {
-		ops = append(ops, ovsdb.Operation{Op: "delete", Table: "DHCP_Options", Where: uuidIs(d.UUID)})
+		ops = append(ops, ovsdb.Operation{Op: "delete", Table: "DHCP_Options", Where: ovsdb.ByUUID(d.UUID)})
 	}
 	if len(ops) == 0 {
 		return nil
 	}
 	return f.write(ctx, ops)[0]
+}
+
+// holds tells whether have holds every pair of want.
+func holds(have, want map[string]string) bool {
+	for k, v := range want {
+		if got, ok := have[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
 }

@@ -137,8 +137,8 @@ func (w server) ids(sw string) map[string]string {
 }
 
 func (w server) insert(sw string) ovsdb.Operation {
-	return insert("DHCP_Options", w.role, ovsdb.Values{
-		"cidr": w.cidr, "options": stringMap(w.options), "external_ids": stringMap(w.ids(sw)),
+	return ovsdb.Insert("DHCP_Options", w.role, ovsdb.Values{
+		"cidr": w.cidr, "options": ovsdb.StringMap(w.options), "external_ids": ovsdb.StringMap(w.ids(sw)),
 	})
 }
 
@@ -167,8 +167,8 @@ func missingServers(v ovsdb.View, n network.Network) (ops []ovsdb.Operation) {
 	sw := n.Config.OVN.Switch
 	for _, w := range servers(n) {
 		if findPart(v, sw, w.role) == nil {
-			where := []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: stringMap(w.ids(sw))}}
-			ops = append(ops, isNot("DHCP_Options", where, ovsdb.Values{"cidr": w.cidr}), w.insert(sw))
+			where := []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: ovsdb.StringMap(w.ids(sw))}}
+			ops = append(ops, ovsdb.IsNot("DHCP_Options", where, ovsdb.Values{"cidr": w.cidr}), w.insert(sw))
 		}
 	}
 	return ops

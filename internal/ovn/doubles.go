@@ -35,7 +35,7 @@ func (f *Fabric) Clashes(ctx context.Context, n network.Network) (found []Clash,
 	if count != 1 {
 		return nil, nil // Observe says so
 	}
-	rows, err := f.nb.Read(ctx, ovsdb.Query{Table: "Logical_Switch", Where: uuidIs(s.UUID), Columns: []string{"ports"}})
+	rows, err := f.nb.Read(ctx, ovsdb.Query{Table: "Logical_Switch", Where: ovsdb.ByUUID(s.UUID), Columns: []string{"ports"}})
 	if err != nil || len(rows[0]) == 0 {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (f *Fabric) Clashes(ctx context.Context, n network.Network) (found []Clash,
 func (f *Fabric) clashesWith(ctx context.Context, ports []string, holders map[string]network.EndpointID) (found []Clash, err error) {
 	queries := make([]ovsdb.Query, len(ports))
 	for i, uuid := range ports {
-		queries[i] = ovsdb.Query{Table: "Logical_Switch_Port", Where: uuidIs(uuid), Columns: []string{"name", "addresses", "dynamic_addresses", "external_ids"}}
+		queries[i] = ovsdb.Query{Table: "Logical_Switch_Port", Where: ovsdb.ByUUID(uuid), Columns: []string{"name", "addresses", "dynamic_addresses", "external_ids"}}
 	}
 	results, err := f.nb.Read(ctx, queries...)
 	if err != nil {

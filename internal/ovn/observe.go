@@ -40,7 +40,7 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 	for id, p := range n.Endpoints {
 		e := s.Endpoints[id]
 		name, _ := id.Links()
-		if p.Phase == network.PhaseJoined && e.Health != healthDegraded && findPort(v, name) == nil {
+		if p.Phase == network.PhaseJoined && !p.Observer && e.Health != healthDegraded && findPort(v, name) == nil {
 			e.Health, e.Reason, s.Health = healthDegraded, "its logical switch port "+name+" does not exist", healthDegraded
 			s.Endpoints[id] = e
 		}

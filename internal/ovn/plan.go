@@ -25,6 +25,9 @@ func (f *Fabric) Plan(n network.Network, others []network.Network) (network.Plan
 		return network.Plan{}, fmt.Errorf("option bridge=%q: a network with ovn.switch is on OVN's bridge; allowed is %s, or leave the option out", cfg.Bridge, c.Bridge)
 	}
 	cfg.Bridge = c.Bridge
+	if err := f.CheckMirror(cfg); err != nil {
+		return network.Plan{}, err
+	}
 	if err := checkEncap(c, cfg.OVN.Encap); err != nil {
 		return network.Plan{}, err
 	}

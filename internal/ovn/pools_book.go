@@ -254,6 +254,6 @@ func (d *dhcpOptions) without(id string) []ovsdb.Operation {
 
 // includes makes the transaction fail unless the book has these pairs.
 func (d *dhcpOptions) includes(pairs map[string]string) ovsdb.Operation {
-	where := append(uuidIs(d.UUID), ovsdb.Condition{Column: "external_ids", Function: "includes", Value: stringMap(pairs)})
-	return is("DHCP_Options", where, ovsdb.Values{"cidr": d.CIDR})
+	where := append(ovsdb.ByUUID(d.UUID), ovsdb.Condition{Column: "external_ids", Function: "includes", Value: ovsdb.StringMap(pairs)})
+	return ovsdb.Is("DHCP_Options", where, ovsdb.Values{"cidr": d.CIDR})
 }

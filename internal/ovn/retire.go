@@ -195,7 +195,7 @@ type portRow struct {
 func (f *Fabric) portsOf(ctx context.Context, key, value string) (list []portRow, err error) {
 	rows, err := f.nb.Read(ctx, ovsdb.Query{
 		Table: "Logical_Switch_Port", Columns: []string{"_uuid", "name", "external_ids"},
-		Where: []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: stringMap(map[string]string{network.KeyOwner: network.Owner, key: value})}},
+		Where: []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, key: value})}},
 	})
 	if err != nil {
 		return nil, err
@@ -234,9 +234,9 @@ func title(ids map[string]string) string {
 // chassis-del does. Its ports are free then, and nobody sends to it any more.
 func (f *Fabric) deregister(ctx context.Context, name string) error {
 	return f.visitSouth(ctx, func(s *ovsdb.Session) error {
-		ops := []ovsdb.Operation{{Op: "delete", Table: "Chassis", Where: nameIs(name)}}
+		ops := []ovsdb.Operation{{Op: "delete", Table: "Chassis", Where: ovsdb.ByName(name)}}
 		if s.Has("Chassis_Private") {
-			ops = append(ops, ovsdb.Operation{Op: "delete", Table: "Chassis_Private", Where: nameIs(name)})
+			ops = append(ops, ovsdb.Operation{Op: "delete", Table: "Chassis_Private", Where: ovsdb.ByName(name)})
 		}
 		_, err := s.Transact(ctx, ops...)
 		var refused *ovsdb.TransactError

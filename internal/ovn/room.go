@@ -38,7 +38,7 @@ func (f *Fabric) checkPorts(ctx context.Context, c *change, ep network.Endpoint)
 	if name, _ := ep.ID.Links(); findPort(c.view, name) != nil {
 		return nil
 	}
-	rows, err := f.nb.Select(ctx, "Logical_Switch", uuidIs(c.sw.UUID), "ports")
+	rows, err := f.nb.Select(ctx, "Logical_Switch", ovsdb.ByUUID(c.sw.UUID), "ports")
 	if err != nil || len(rows) == 0 {
 		return err
 	}

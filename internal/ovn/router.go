@@ -140,8 +140,8 @@ func (f *Fabric) joinRouter(v ovsdb.View, n network.Network, swUUID string) (ops
 	if r != nil {
 		rUUID = r.UUID
 	} else {
-		ops = append(ops, isNot("Logical_Router", nameIs(o.Router), ovsdb.Values{"name": o.Router}),
-			insert("Logical_Router", rUUID, ovsdb.Values{"name": o.Router, "external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner})}))
+		ops = append(ops, ovsdb.IsNot("Logical_Router", ovsdb.ByName(o.Router), ovsdb.Values{"name": o.Router}),
+			ovsdb.Insert("Logical_Router", rUUID, ovsdb.Values{"name": o.Router, "external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner})}))
 	}
 	own := routerPortName(o.Router, o.Switch)
 	if findRouterPort(v, own) == nil {
@@ -159,35 +159,35 @@ func (f *Fabric) joinRouter(v ovsdb.View, n network.Network, swUUID string) (ops
 // addRouterPort makes a port of a router; chassis are those that may have it.
 func addRouterPort(rUUID, name, sw string, networks []string, id string, chassis []string) []ovsdb.Operation {
 	row := ovsdb.Values{
-		"name": name, "mac": portMAC(name), "networks": texts(networks...),
-		"external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner, keySwitch: sw}),
+		"name": name, "mac": portMAC(name), "networks": ovsdb.Texts(networks...),
+		"external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, keySwitch: sw}),
 	}
-	ops := []ovsdb.Operation{isNot("Logical_Router_Port", nameIs(name), ovsdb.Values{"name": name})}
+	ops := []ovsdb.Operation{ovsdb.IsNot("Logical_Router_Port", ovsdb.ByName(name), ovsdb.Values{"name": name})}
 	var refs []string
 	for i, c := range chassis {
 		ref := fmt.Sprintf("gc%d", i)
 		refs = append(refs, ref)
-		ops = append(ops, insert("Gateway_Chassis", ref, ovsdb.Values{"name": name + "-" + c, "chassis_name": c, "priority": len(chassis) - i}))
+		ops = append(ops, ovsdb.Insert("Gateway_Chassis", ref, ovsdb.Values{"name": name + "-" + c, "chassis_name": c, "priority": len(chassis) - i}))
 	}
 	if len(refs) > 0 {
-		row["gateway_chassis"] = uuids(refs...)
+		row["gateway_chassis"] = ovsdb.UUIDs(refs...)
 	}
-	return append(ops, insert("Logical_Router_Port", id, row),
-		mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: uuids(id)}))
+	return append(ops, ovsdb.Insert("Logical_Router_Port", id, row),
+		ovsdb.Mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs(id)}))
 }
 
 // routerIs selects a router by its UUID, also one that is being made.
-func routerIs(uuid string) []ovsdb.Condition { return uuidIs(uuid) }
+func routerIs(uuid string) []ovsdb.Condition { return ovsdb.ByUUID(uuid) }
 
 // addRouterSidePort makes the port of a switch that leads to a router.
 func addRouterSidePort(swUUID, name, peer, sw, id string) []ovsdb.Operation {
 	return []ovsdb.Operation{
-		insert("Logical_Switch_Port", id, ovsdb.Values{
-			"name": name, "type": "router", "addresses": texts("router"),
-			"options":      stringMap(map[string]string{"router-port": peer, "nat-addresses": "router"}),
-			"external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner, keyRole: rolePart, keySwitch: sw}),
+		ovsdb.Insert("Logical_Switch_Port", id, ovsdb.Values{
+			"name": name, "type": "router", "addresses": ovsdb.Texts("router"),
+			"options":      ovsdb.StringMap(map[string]string{"router-port": peer, "nat-addresses": "router"}),
+			"external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, keyRole: rolePart, keySwitch: sw}),
 		}),
-		mutate("Logical_Switch", uuidIs(swUUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: uuids(id)}),
+		ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(swUUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs(id)}),
 	}
 }
 
@@ -200,11 +200,11 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 	if s, _ := findSwitch(v, sw); s != nil {
 		swUUID = s.UUID
 	} else {
-		ops = append(ops, isNot("Logical_Switch", nameIs(sw), ovsdb.Values{"name": sw}),
+		ops = append(ops, ovsdb.IsNot("Logical_Switch", ovsdb.ByName(sw), ovsdb.Values{"name": sw}),
 			localnetPort("physical", sw, o.External, 0),
-			insert("Logical_Switch", swUUID, ovsdb.Values{
-				"name": sw, "ports": uuids("physical"),
-				"external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner, keyRole: rolePart, keyRouter: o.Router}),
+			ovsdb.Insert("Logical_Switch", swUUID, ovsdb.Values{
+				"name": sw, "ports": ovsdb.UUIDs("physical"),
+				"external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, keyRole: rolePart, keyRouter: o.Router}),
 			}))
 	}
 	port := routerPortName(o.Router, sw)
@@ -214,7 +214,7 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 			chassis = []string{f.chassisName()}
 		}
 		ops = append(ops, addRouterPort(rUUID, port, sw, prefixes(o.ExternalAddrs), "outer", chassis)...)
-		ops = append(ops, setIDs("Logical_Router", rUUID, map[string]string{keyExternal: o.External, keyChassis: strings.Join(chassis, ",")}))
+		ops = append(ops, ovsdb.SetIDs("Logical_Router", rUUID, map[string]string{keyExternal: o.External, keyChassis: strings.Join(chassis, ",")}))
 	}
 	if findPort(v, switchPortName(sw, o.Router)) == nil {
 		ops = append(ops, addRouterSidePort(swUUID, switchPortName(sw, o.Router), port, sw, "beyond")...)
@@ -225,9 +225,9 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 		}
 		to := everything(next.Is4())
 		id := "route" + strconv.Itoa(i)
-		ops = append(ops, insert("Logical_Router_Static_Route", id, ovsdb.Values{
-			"ip_prefix": to.String(), "nexthop": next.String(), "external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner}),
-		}), mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "static_routes", Mutator: "insert", Value: uuids(id)}))
+		ops = append(ops, ovsdb.Insert("Logical_Router_Static_Route", id, ovsdb.Values{
+			"ip_prefix": to.String(), "nexthop": next.String(), "external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner}),
+		}), ovsdb.Mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "static_routes", Mutator: "insert", Value: ovsdb.UUIDs(id)}))
 	}
 	if !o.SNAT {
 		return ops
@@ -238,10 +238,10 @@ func (f *Fabric) wayOut(v ovsdb.View, n network.Network, r *logicalRouter, rUUID
 			continue
 		}
 		id := "nat" + strconv.Itoa(i)
-		ops = append(ops, insert("NAT", id, ovsdb.Values{
+		ops = append(ops, ovsdb.Insert("NAT", id, ovsdb.Values{
 			"type": "snat", "external_ip": out.String(), "logical_ip": s.Prefix.String(),
-			"external_ids": stringMap(map[string]string{network.KeyOwner: network.Owner, keySwitch: o.Switch}),
-		}), mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "nat", Mutator: "insert", Value: uuids(id)}))
+			"external_ids": ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, keySwitch: o.Switch}),
+		}), ovsdb.Mutate("Logical_Router", routerIs(rUUID), ovsdb.Mutation{Column: "nat", Mutator: "insert", Value: ovsdb.UUIDs(id)}))
 	}
 	return ops
 }
@@ -309,11 +309,11 @@ func leaveRouters(v ovsdb.View, sw string) (ops []ovsdb.Operation) {
 			continue
 		}
 		if len(rest) == 0 && ours(r.ExternalIDs) {
-			ops = append(ops, is("Logical_Router", uuidIs(r.UUID), ovsdb.Values{"ports": uuids(r.Ports...)}),
-				ovsdb.Operation{Op: "delete", Table: "Logical_Router", Where: uuidIs(r.UUID)})
+			ops = append(ops, ovsdb.Is("Logical_Router", ovsdb.ByUUID(r.UUID), ovsdb.Values{"ports": ovsdb.UUIDs(r.Ports...)}),
+				ovsdb.Operation{Op: "delete", Table: "Logical_Router", Where: ovsdb.ByUUID(r.UUID)})
 			for _, p := range way {
 				if s, _ := findSwitch(v, p.ExternalIDs[keySwitch]); s != nil && s.ExternalIDs[keyRole] == rolePart {
-					ops = append(ops, ovsdb.Operation{Op: "delete", Table: "Logical_Switch", Where: uuidIs(s.UUID)})
+					ops = append(ops, ovsdb.Operation{Op: "delete", Table: "Logical_Switch", Where: ovsdb.ByUUID(s.UUID)})
 				}
 			}
 			continue
@@ -322,11 +322,11 @@ func leaveRouters(v ovsdb.View, sw string) (ops []ovsdb.Operation) {
 		for _, p := range mine {
 			gone = append(gone, p.UUID)
 		}
-		ms := []ovsdb.Mutation{{Column: "ports", Mutator: "delete", Value: uuids(gone...)}}
+		ms := []ovsdb.Mutation{{Column: "ports", Mutator: "delete", Value: ovsdb.UUIDs(gone...)}}
 		if nats := natsOf(v, r, sw); len(nats) > 0 {
-			ms = append(ms, ovsdb.Mutation{Column: "nat", Mutator: "delete", Value: uuids(nats...)})
+			ms = append(ms, ovsdb.Mutation{Column: "nat", Mutator: "delete", Value: ovsdb.UUIDs(nats...)})
 		}
-		ops = append(ops, mutate("Logical_Router", uuidIs(r.UUID), ms...))
+		ops = append(ops, ovsdb.Mutate("Logical_Router", ovsdb.ByUUID(r.UUID), ms...))
 	}
 	return ops
 }

@@ -106,21 +106,21 @@ func (f *Fabric) newSwitch(v ovsdb.View, n network.Network) []ovsdb.Operation {
 	}
 	ids[keyGateways] = strings.Join(gateways, " ")
 	ids[claimKey(f.cfg.HostID, n.ID)] = f.chassisName()
-	ops := []ovsdb.Operation{isNot("Logical_Switch", nameIs(o.Switch), ovsdb.Values{"name": o.Switch})}
-	ports := texts()
+	ops := []ovsdb.Operation{ovsdb.IsNot("Logical_Switch", ovsdb.ByName(o.Switch), ovsdb.Values{"name": o.Switch})}
+	ports := ovsdb.Texts()
 	if o.Localnet != "" {
 		ids[keyLocalnet] = o.Localnet
 		ops = append(ops, localnetPort("localnet", o.Switch, o.Localnet, n.Config.VLAN))
-		ports = uuids("localnet")
+		ports = ovsdb.UUIDs("localnet")
 	}
 	ops = append(ops, missingServers(v, n)...)
 	if b := findBook(v, o.Switch); b == nil {
 		ops = append(ops, newBook(o.Switch, nil)...)
 	} else { // of an earlier switch, or made for a pool
-		ops = append(ops, is("DHCP_Options", uuidIs(b.UUID), ovsdb.Values{"cidr": b.CIDR}))
+		ops = append(ops, ovsdb.Is("DHCP_Options", ovsdb.ByUUID(b.UUID), ovsdb.Values{"cidr": b.CIDR}))
 	}
-	return append(ops, insert("Logical_Switch", "switch", ovsdb.Values{
-		"name": o.Switch, "other_config": stringMap(config), "external_ids": stringMap(ids), "ports": ports,
+	return append(ops, ovsdb.Insert("Logical_Switch", "switch", ovsdb.Values{
+		"name": o.Switch, "other_config": ovsdb.StringMap(config), "external_ids": ovsdb.StringMap(ids), "ports": ports,
 	}))
 }
 
@@ -129,16 +129,16 @@ func localnetName(sw string) string { return sw + "-localnet" }
 
 func localnetPort(id, sw, physical string, vlan uint16) ovsdb.Operation {
 	row := ovsdb.Values{
-		"name": localnetName(sw), "type": "localnet", "addresses": texts("unknown"),
-		"options": stringMap(map[string]string{"network_name": physical}),
-		"external_ids": stringMap(map[string]string{
+		"name": localnetName(sw), "type": "localnet", "addresses": ovsdb.Texts("unknown"),
+		"options": ovsdb.StringMap(map[string]string{"network_name": physical}),
+		"external_ids": ovsdb.StringMap(map[string]string{
 			network.KeyOwner: network.Owner, keyRole: rolePart, keySwitch: sw,
 		}),
 	}
 	if vlan != 0 {
 		row["tag"] = int(vlan)
 	}
-	return insert("Logical_Switch_Port", id, row)
+	return ovsdb.Insert("Logical_Switch_Port", id, row)
 }
 
 // claim enters this host's claim on a switch that exists, and puts back what the
@@ -146,10 +146,10 @@ func localnetPort(id, sw, physical string, vlan uint16) ovsdb.Operation {
 // driver did not make is left as it is.
 func (f *Fabric) claim(v ovsdb.View, s *logicalSwitch, n network.Network) []ovsdb.Operation {
 	var ops []ovsdb.Operation
-	there := is("Logical_Switch", uuidIs(s.UUID), ovsdb.Values{"name": s.Name})
+	there := ovsdb.Is("Logical_Switch", ovsdb.ByUUID(s.UUID), ovsdb.Values{"name": s.Name})
 	key := claimKey(f.cfg.HostID, n.ID)
 	if _, has := s.ExternalIDs[key]; !has && ours(s.ExternalIDs) {
-		ops = append(ops, there, setIDs("Logical_Switch", s.UUID, map[string]string{key: f.chassisName()}))
+		ops = append(ops, there, ovsdb.SetIDs("Logical_Switch", s.UUID, map[string]string{key: f.chassisName()}))
 	}
 	if findBook(v, s.Name) == nil {
 		ops = append(append(ops, there), newBook(s.Name, nil)...)
@@ -159,7 +159,7 @@ func (f *Fabric) claim(v ovsdb.View, s *logicalSwitch, n network.Network) []ovsd
 	}
 	if ours(s.ExternalIDs) && s.ExternalIDs[keyLocalnet] != "" && findPort(v, localnetName(s.Name)) == nil {
 		ops = append(ops, there, localnetPort("localnet", s.Name, s.ExternalIDs[keyLocalnet], s.vlan()),
-			mutate("Logical_Switch", uuidIs(s.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: uuids("localnet")}))
+			ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(s.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs("localnet")}))
 	}
 	if joined := f.joinRouter(v, n, s.UUID); len(joined) > 0 {
 		ops = append(append(ops, there), joined...)
@@ -209,7 +209,7 @@ func (f *Fabric) unclaim(ctx context.Context, name, key string) error {
 			if !has {
 				return nil
 			}
-			ops = []ovsdb.Operation{mutate("Logical_Switch", uuidIs(s.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "delete", Value: texts(key)})}
+			ops = []ovsdb.Operation{ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(s.UUID), ovsdb.Mutation{Column: "external_ids", Mutator: "delete", Value: ovsdb.Texts(key)})}
 		}
 		err = f.write(ctx, ops)[0]
 		switch {
@@ -225,7 +225,7 @@ func (f *Fabric) unclaim(ctx context.Context, name, key string) error {
 // delSwitch removes a switch that nobody claims any more with all that belongs to
 // it, if it still has no claim and no other port; nil if others have ports on it.
 func (f *Fabric) delSwitch(ctx context.Context, v ovsdb.View, s *logicalSwitch) ([]ovsdb.Operation, error) {
-	rows, err := f.nb.Select(ctx, "Logical_Switch", uuidIs(s.UUID), "ports")
+	rows, err := f.nb.Select(ctx, "Logical_Switch", ovsdb.ByUUID(s.UUID), "ports")
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
@@ -238,8 +238,8 @@ func (f *Fabric) delSwitch(ctx context.Context, v ovsdb.View, s *logicalSwitch) 
 		}
 	}
 	ops := []ovsdb.Operation{
-		is("Logical_Switch", uuidIs(s.UUID), ovsdb.Values{"external_ids": stringMap(s.ExternalIDs), "ports": uuids(ports...)}),
-		{Op: "delete", Table: "Logical_Switch", Where: uuidIs(s.UUID)},
+		ovsdb.Is("Logical_Switch", ovsdb.ByUUID(s.UUID), ovsdb.Values{"external_ids": ovsdb.StringMap(s.ExternalIDs), "ports": ovsdb.UUIDs(ports...)}),
+		{Op: "delete", Table: "Logical_Switch", Where: ovsdb.ByUUID(s.UUID)},
 	}
 	for _, d := range partsOf(v, s.Name) {
 		if d.ExternalIDs[keyRole] == roleBook {
@@ -248,7 +248,7 @@ func (f *Fabric) delSwitch(ctx context.Context, v ovsdb.View, s *logicalSwitch) 
 			}
 			ops = append(ops, unchanged(d))
 		}
-		ops = append(ops, ovsdb.Operation{Op: "delete", Table: "DHCP_Options", Where: uuidIs(d.UUID)})
+		ops = append(ops, ovsdb.Operation{Op: "delete", Table: "DHCP_Options", Where: ovsdb.ByUUID(d.UUID)})
 	}
 	return append(ops, leaveRouters(v, s.Name)...), nil
 }

@@ -25,7 +25,7 @@ func (f *Fabric) Sync(ctx context.Context, limit time.Duration) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	rows, err := f.nb.Commit(limited, nil, &ovsdb.Seal{Operations: []ovsdb.Operation{
-		mutate("NB_Global", everyRow, ovsdb.Mutation{Column: "nb_cfg", Mutator: "+=", Value: 1}),
+		ovsdb.Mutate("NB_Global", everyRow, ovsdb.Mutation{Column: "nb_cfg", Mutator: "+=", Value: 1}),
 		{Op: "select", Table: "NB_Global", Where: everyRow, Columns: []string{"nb_cfg"}},
 	}})
 	if err != nil {

@@ -165,11 +165,11 @@ func (c *change) mend(ep network.Endpoint, p *port, want network.Port) {
 		c.edits = append(c.edits, setVLANs(p.UUID, want))
 	}
 	if !contains(p.ExternalIDs, want.ExternalIDs) {
-		c.minor = append(c.minor, setIDs("Port", p.UUID, want.ExternalIDs))
+		c.minor = append(c.minor, ovsdb.SetIDs("Port", p.UUID, want.ExternalIDs))
 	}
 	ids := ifaceIDs(want, ep)
 	if i := findIface(c.view, p.Name); i != nil && !contains(i.ExternalIDs, ids) {
-		c.minor = append(c.minor, setIDs("Interface", i.UUID, ids))
+		c.minor = append(c.minor, ovsdb.SetIDs("Interface", i.UUID, ids))
 	}
 }
 
@@ -264,6 +264,11 @@ func (f *Fabric) commit(ctx context.Context, c *change) error {
 			c.check = append(c.check, ep)
 		}
 	}
+	mirrored, err := f.copyPackets(ctx, c)
+	if err != nil {
+		return err
+	}
+	target = max(target, mirrored)
 	return f.prove(ctx, c, target)
 }
 
@@ -278,7 +283,7 @@ func removal(v ovsdb.View, ep network.Endpoint) []ovsdb.Operation {
 	if b == nil {
 		return nil
 	}
-	return []ovsdb.Operation{delPort(b, p.UUID)}
+	return append(mirrorsInto(v, p.UUID), delPort(b, p.UUID))
 }
 
 // takeOff removes ports and waits: on the userspace datapath a port that is

@@ -53,6 +53,9 @@ func (f *Fabric) Plan(n network.Network, others []network.Network) (network.Plan
 	if cfg, err = planVLAN(f, v, b, cfg, others); err != nil {
 		return network.Plan{}, err
 	}
+	if err := planMirror(v, b, cfg, others); err != nil {
+		return network.Plan{}, err
+	}
 	owns := b != nil && ours(b.ExternalIDs)
 	if b == nil {
 		// One of others that is lost for the moment stays theirs.
@@ -222,10 +225,10 @@ func (f *Fabric) reclaim(ctx context.Context, v ovsdb.View, n network.Network, b
 	if integrationBridge(r) == b.Name {
 		return fmt.Errorf("OVN was set up to use bridge %s of plain networks, and it forwards nothing any more: give OVN another (ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge=%s)", b.Name, OwnBridge)
 	}
-	ops := []ovsdb.Operation{{Op: "update", Table: "Bridge", Where: uuidIs(b.UUID), Row: ovsdb.Values{"fail_mode": ovsdb.Set{GoSet: []any{}}}}}
+	ops := []ovsdb.Operation{{Op: "update", Table: "Bridge", Where: ovsdb.ByUUID(b.UUID), Row: ovsdb.Values{"fail_mode": ovsdb.Set{GoSet: []any{}}}}}
 	if r.ExternalIDs["ovn-remote"] == "" && b.Name == defaultBridge {
-		ops = append(ops, ovsdb.Operation{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(r.UUID), Mutations: []ovsdb.Mutation{
-			{Column: "external_ids", Mutator: "insert", Value: stringMap(map[string]string{"ovn-bridge": OwnBridge})},
+		ops = append(ops, ovsdb.Operation{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(r.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "external_ids", Mutator: "insert", Value: ovsdb.StringMap(map[string]string{"ovn-bridge": OwnBridge})},
 		}})
 	}
 	if _, err := f.write(ctx, ops, reconfigure(r)); err != nil {

@@ -15,7 +15,7 @@ import (
 // carries traffic; one of a logical switch does once ovn-controller has installed
 // its flows and says so (ovn-controller(8), external_ids:ovn-installed).
 func (f *Fabric) Await(ctx context.Context, n network.Network, id network.EndpointID) error {
-	if n.Config.OVN == nil {
+	if ep, _ := n.Endpoint(id); n.Config.OVN == nil || ep.Observer {
 		return nil
 	}
 	host, _ := id.Links()
@@ -97,8 +97,8 @@ func (f *Fabric) Chassis() (Chassis, error) {
 // stay, also if they were set in this moment.
 func (f *Fabric) Complete(ctx context.Context, c Chassis, settings map[string]string) error {
 	// Inserting into a map does not replace a key (RFC 7047, section 5.1).
-	_, err := f.write(ctx, []ovsdb.Operation{{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(c.uuid), Mutations: []ovsdb.Mutation{
-		{Column: "external_ids", Mutator: "insert", Value: stringMap(settings)},
+	_, err := f.write(ctx, []ovsdb.Operation{{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(c.uuid), Mutations: []ovsdb.Mutation{
+		{Column: "external_ids", Mutator: "insert", Value: ovsdb.StringMap(settings)},
 	}}}, nil)
 	return err
 }

@@ -45,8 +45,9 @@ type Fabric struct {
 	doomed  map[string]doomed    // links to be removed, by name
 	bridges map[string]time.Time // removed bridges, with the time to look for their device
 	devices map[string]device
-	now     func() time.Time // of Prune
-	shaken  time.Time        // when everything was last taken for unsettled by Prune
+	awaited map[network.ID]string // ports of others that mirrors want to use
+	now     func() time.Time      // of Prune
+	shaken  time.Time             // when everything was last taken for unsettled by Prune
 }
 
 // device is what is known of one end of our links from link events, of the
@@ -63,6 +64,7 @@ func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...ne
 		doomed:  make(map[string]doomed),
 		bridges: make(map[string]time.Time),
 		devices: make(map[string]device),
+		awaited: make(map[network.ID]string),
 		settled: network.NewSettled(),
 		now:     time.Now,
 	}
@@ -238,14 +240,21 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 				f.portMoved(uuid)
 			}
 		}
+	case *mirror:
+		if ours(o.ExternalIDs) {
+			f.dirty(network.ID(o.ExternalIDs[network.KeyNetworkID]))
+		}
 	case *openVSwitch:
 		if n, _ := row.(*openVSwitch); n != nil && n.CurCfg != o.CurCfg {
 			f.silent.Store(false)
 			f.served.Store(true)
 		}
 	case nil:
-		if _, isRoot := row.(*openVSwitch); isRoot {
+		switch n := row.(type) {
+		case *openVSwitch:
 			f.synced()
+		case *port:
+			f.portAppeared(n)
 		}
 	}
 }

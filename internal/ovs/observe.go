@@ -64,6 +64,7 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 			}
 		}
 	}
+	s.Mirrors = observeMirrors(v, b, n)
 	if f.silent.Load() {
 		problem([]string{"systemctl restart openvswitch-switch"}, "ovs-vswitchd does not act on changes")
 	}
@@ -92,7 +93,7 @@ func (f *Fabric) Observe(n network.Network) network.Status {
 			e.Health, e.Reason, e.Mend = healthDegraded, "its link is down", []string{"ip link set " + host + " up"}
 		case verdict != nil:
 			e.Health, e.Reason, e.Mend = healthDegraded, verdict.Error(), []string{"ovs-vsctl list Interface " + host, "docker restart " + containerOf(ep)}
-		case n.Config.OVN != nil && !installed(i):
+		case n.Config.OVN != nil && !ep.Observer && !installed(i):
 			e.Health, e.Reason, e.Mend = healthDegraded, "OVN has not installed its flows", []string{"ovs-vsctl list Interface " + host, "ovn-nbctl show " + n.Config.OVN.Switch, "tail /var/log/ovn/ovn-controller.log"}
 		case dev.offloaded && stale != "":
 			e.Health, e.Reason, e.Mend = healthDegraded, stale, []string{"docker restart " + containerOf(ep)}

@@ -59,55 +59,16 @@ func sameVLANs(p *port, want network.Port) bool {
 	return slices.EqualFunc(have, want.Trunk, func(a int, b uint16) bool { return a == int(b) })
 }
 
-func uuidIs(uuid string) []ovsdb.Condition {
-	return []ovsdb.Condition{{Column: "_uuid", Function: "==", Value: ovsdb.UUID{GoUUID: uuid}}}
-}
-
-func nameIs(name string) []ovsdb.Condition {
-	return []ovsdb.Condition{{Column: "name", Function: "==", Value: name}}
-}
-
-func stringMap(m map[string]string) ovsdb.Map {
-	out := ovsdb.Map{GoMap: make(map[any]any, len(m))}
-	for k, v := range m {
-		out.GoMap[k] = v
-	}
-	return out
-}
-
-func uuids(ids ...string) ovsdb.Set {
-	set := ovsdb.Set{GoSet: make([]any, 0, len(ids))}
-	for _, id := range ids {
-		set.GoSet = append(set.GoSet, ovsdb.UUID{GoUUID: id})
-	}
-	return set
-}
-
-// unchanged makes the transaction fail unless the row that where selects has
-// these values: what was decided from the cache holds when it is carried out.
-func unchanged(table string, where []ovsdb.Condition, values ovsdb.Values) ovsdb.Operation {
-	now := 0
-	columns := make([]string, 0, len(values))
-	for c := range values {
-		columns = append(columns, c)
-	}
-	slices.Sort(columns)
-	return ovsdb.Operation{
-		Op: "wait", Table: table, Timeout: &now, Where: where,
-		Columns: columns, Until: "==", Rows: []ovsdb.Values{values},
-	}
-}
-
 // addBridge inserts a bridge with its own device.
 func addBridge(root *openVSwitch, name, datapath string, ids map[string]string) []ovsdb.Operation {
 	return []ovsdb.Operation{
 		{Op: "insert", Table: "Interface", UUIDName: "brif", Row: ovsdb.Values{"name": name, "type": "internal"}},
 		{Op: "insert", Table: "Port", UUIDName: "brport", Row: ovsdb.Values{"name": name, "interfaces": ovsdb.UUID{GoUUID: "brif"}}},
 		{Op: "insert", Table: "Bridge", UUIDName: "br", Row: ovsdb.Values{
-			"name": name, "datapath_type": datapath, "ports": uuids("brport"), "external_ids": stringMap(ids),
+			"name": name, "datapath_type": datapath, "ports": ovsdb.UUIDs("brport"), "external_ids": ovsdb.StringMap(ids),
 		}},
-		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
-			{Column: "bridges", Mutator: "insert", Value: uuids("br")},
+		{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(root.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "bridges", Mutator: "insert", Value: ovsdb.UUIDs("br")},
 		}},
 	}
 }
@@ -115,9 +76,9 @@ func addBridge(root *openVSwitch, name, datapath string, ids map[string]string) 
 // delBridge removes a bridge, if it still has exactly these ports.
 func delBridge(root *openVSwitch, b *bridge) []ovsdb.Operation {
 	return []ovsdb.Operation{
-		unchanged("Bridge", uuidIs(b.UUID), ovsdb.Values{"ports": uuids(b.Ports...)}),
-		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
-			{Column: "bridges", Mutator: "delete", Value: uuids(b.UUID)},
+		ovsdb.Is("Bridge", ovsdb.ByUUID(b.UUID), ovsdb.Values{"ports": ovsdb.UUIDs(b.Ports...)}),
+		{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(root.UUID), Mutations: []ovsdb.Mutation{
+			{Column: "bridges", Mutator: "delete", Value: ovsdb.UUIDs(b.UUID)},
 		}},
 	}
 }
@@ -126,19 +87,19 @@ func delBridge(root *openVSwitch, b *bridge) []ovsdb.Operation {
 // without the guard the rows would vanish and all seem well.
 func addPort(bridgeName, device string, p network.Port, ep network.Endpoint) []ovsdb.Operation {
 	row := ovsdb.Values{
-		"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device}, "external_ids": stringMap(p.ExternalIDs),
+		"name": device, "interfaces": ovsdb.UUID{GoUUID: "if" + device}, "external_ids": ovsdb.StringMap(p.ExternalIDs),
 	}
 	if p.Logical == "" {
 		maps.Copy(row, vlanColumns(p))
 	}
 	return []ovsdb.Operation{
-		unchanged("Bridge", nameIs(bridgeName), ovsdb.Values{"name": bridgeName}),
+		ovsdb.Is("Bridge", ovsdb.ByName(bridgeName), ovsdb.Values{"name": bridgeName}),
 		{Op: "insert", Table: "Interface", UUIDName: "if" + device, Row: ovsdb.Values{
-			"name": device, "external_ids": stringMap(ifaceIDs(p, ep)),
+			"name": device, "external_ids": ovsdb.StringMap(ifaceIDs(p, ep)),
 		}},
 		{Op: "insert", Table: "Port", UUIDName: "port" + device, Row: row},
-		{Op: "mutate", Table: "Bridge", Where: nameIs(bridgeName), Mutations: []ovsdb.Mutation{
-			{Column: "ports", Mutator: "insert", Value: uuids("port" + device)},
+		{Op: "mutate", Table: "Bridge", Where: ovsdb.ByName(bridgeName), Mutations: []ovsdb.Mutation{
+			{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs("port" + device)},
 		}},
 	}
 }
@@ -156,28 +117,14 @@ func ifaceIDs(p network.Port, ep network.Endpoint) map[string]string {
 
 // delPort takes a port off its bridge; its rows go with the last reference.
 func delPort(b *bridge, portUUID string) ovsdb.Operation {
-	return ovsdb.Operation{Op: "mutate", Table: "Bridge", Where: uuidIs(b.UUID), Mutations: []ovsdb.Mutation{
-		{Column: "ports", Mutator: "delete", Value: uuids(portUUID)},
+	return ovsdb.Operation{Op: "mutate", Table: "Bridge", Where: ovsdb.ByUUID(b.UUID), Mutations: []ovsdb.Mutation{
+		{Column: "ports", Mutator: "delete", Value: ovsdb.UUIDs(portUUID)},
 	}}
 }
 
 // setVLANs puts a port into the VLANs in which it should be.
 func setVLANs(portUUID string, want network.Port) ovsdb.Operation {
-	return ovsdb.Operation{Op: "update", Table: "Port", Where: uuidIs(portUUID), Row: vlanColumns(want)}
-}
-
-// setIDs gives a row these external_ids and leaves its others alone. Inserting
-// into a map does not replace a key (RFC 7047, section 5.1), so the keys are
-// deleted first.
-func setIDs(table, uuid string, ids map[string]string) ovsdb.Operation {
-	keys := ovsdb.Set{GoSet: make([]any, 0, len(ids))}
-	for k := range ids {
-		keys.GoSet = append(keys.GoSet, k)
-	}
-	return ovsdb.Operation{Op: "mutate", Table: table, Where: uuidIs(uuid), Mutations: []ovsdb.Mutation{
-		{Column: "external_ids", Mutator: "delete", Value: keys},
-		{Column: "external_ids", Mutator: "insert", Value: stringMap(ids)},
-	}}
+	return ovsdb.Operation{Op: "update", Table: "Port", Where: ovsdb.ByUUID(portUUID), Row: vlanColumns(want)}
 }
 
 // reconfigure ends a transaction that ovs-vswitchd has to act on: it takes the
@@ -185,9 +132,9 @@ func setIDs(table, uuid string, ids map[string]string) ovsdb.Operation {
 // ovs-vsctl(8) without --no-wait).
 func reconfigure(root *openVSwitch) *ovsdb.Seal {
 	return &ovsdb.Seal{Operations: []ovsdb.Operation{
-		{Op: "mutate", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Mutations: []ovsdb.Mutation{
+		{Op: "mutate", Table: "Open_vSwitch", Where: ovsdb.ByUUID(root.UUID), Mutations: []ovsdb.Mutation{
 			{Column: "next_cfg", Mutator: "+=", Value: 1},
 		}},
-		{Op: "select", Table: "Open_vSwitch", Where: uuidIs(root.UUID), Columns: []string{"next_cfg"}},
+		{Op: "select", Table: "Open_vSwitch", Where: ovsdb.ByUUID(root.UUID), Columns: []string{"next_cfg"}},
 	}}
 }

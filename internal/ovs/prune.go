@@ -92,10 +92,16 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 			stale[p.UUID] = true
 			leftover("port", p.Name, fmt.Sprintf("on bridge %s, of an endpoint %s that is not known", b.Name, eid.Short()),
 				func(ctx context.Context) error {
-					_, err := f.write(ctx, []ovsdb.Operation{delPort(b, p.UUID)}, nil)
+					_, err := f.write(ctx, append(mirrorsInto(v, p.UUID), delPort(b, p.UUID)), nil)
 					return err
 				})
 		}
+	}
+	for _, m := range strayMirrors(v, keep, spare) {
+		leftover("mirror", m.Name, "of a network that is not known", func(ctx context.Context) error {
+			_, err := f.write(ctx, delMirror(m.UUID), nil)
+			return err
+		})
 	}
 	for _, l := range all {
 		eid, marked := strings.CutPrefix(l.Alias, network.Owner+" ")

@@ -31,6 +31,7 @@ type (
 		DatapathType string            `ovsdb:"datapath_type"`
 		DatapathID   *string           `ovsdb:"datapath_id"` // set once the bridge really exists
 		FailMode     *string           `ovsdb:"fail_mode"`
+		Mirrors      []string          `ovsdb:"mirrors"`
 		ExternalIDs  map[string]string `ovsdb:"external_ids"`
 	}
 	port struct {
@@ -40,6 +41,7 @@ type (
 		Tag         *int              `ovsdb:"tag"`
 		Trunks      []int             `ovsdb:"trunks"`
 		VLANMode    *string           `ovsdb:"vlan_mode"`
+		OtherConfig map[string]string `ovsdb:"other_config"`
 		ExternalIDs map[string]string `ovsdb:"external_ids"`
 	}
 	iface struct {
@@ -48,6 +50,18 @@ type (
 		Type        string            `ovsdb:"type"`
 		OFPort      *int              `ovsdb:"ofport"`
 		Error       *string           `ovsdb:"error"`
+		ExternalIDs map[string]string `ovsdb:"external_ids"`
+	}
+	// Not its statistics, which ovs-vswitchd writes all the time.
+	mirror struct {
+		UUID        string            `ovsdb:"_uuid"`
+		Name        string            `ovsdb:"name"`
+		SelectAll   bool              `ovsdb:"select_all"`
+		SelectSrc   []string          `ovsdb:"select_src_port"`
+		SelectDst   []string          `ovsdb:"select_dst_port"`
+		SelectVLAN  []int             `ovsdb:"select_vlan"`
+		OutputPort  *string           `ovsdb:"output_port"`
+		OutputVLAN  *int              `ovsdb:"output_vlan"`
 		ExternalIDs map[string]string `ovsdb:"external_ids"`
 	}
 	ssl struct {
@@ -62,18 +76,21 @@ func (*openVSwitch) Table() string { return "Open_vSwitch" }
 func (*bridge) Table() string      { return "Bridge" }
 func (*port) Table() string        { return "Port" }
 func (*iface) Table() string       { return "Interface" }
+func (*mirror) Table() string      { return "Mirror" }
 func (*ssl) Table() string         { return "SSL" }
 
 func (r *openVSwitch) CloneModel() model.Model { c := r.clone(); return &c }
 func (r *bridge) CloneModel() model.Model      { c := r.clone(); return &c }
 func (r *port) CloneModel() model.Model        { c := r.clone(); return &c }
 func (r *iface) CloneModel() model.Model       { c := r.clone(); return &c }
+func (r *mirror) CloneModel() model.Model      { c := r.clone(); return &c }
 func (r *ssl) CloneModel() model.Model         { c := *r; return &c }
 
 func (r *openVSwitch) CloneModelInto(m model.Model) { *m.(*openVSwitch) = r.clone() }
 func (r *bridge) CloneModelInto(m model.Model)      { *m.(*bridge) = r.clone() }
 func (r *port) CloneModelInto(m model.Model)        { *m.(*port) = r.clone() }
 func (r *iface) CloneModelInto(m model.Model)       { *m.(*iface) = r.clone() }
+func (r *mirror) CloneModelInto(m model.Model)      { *m.(*mirror) = r.clone() }
 func (r *ssl) CloneModelInto(m model.Model)         { *m.(*ssl) = *r }
 
 func (r openVSwitch) clone() openVSwitch {
@@ -84,13 +101,19 @@ func (r openVSwitch) clone() openVSwitch {
 
 func (r bridge) clone() bridge {
 	r.Ports, r.DatapathID, r.ExternalIDs = slices.Clone(r.Ports), clonePointer(r.DatapathID), maps.Clone(r.ExternalIDs)
-	r.FailMode = clonePointer(r.FailMode)
+	r.FailMode, r.Mirrors = clonePointer(r.FailMode), slices.Clone(r.Mirrors)
+	return r
+}
+
+func (r mirror) clone() mirror {
+	r.SelectSrc, r.SelectDst, r.SelectVLAN = slices.Clone(r.SelectSrc), slices.Clone(r.SelectDst), slices.Clone(r.SelectVLAN)
+	r.OutputPort, r.OutputVLAN, r.ExternalIDs = clonePointer(r.OutputPort), clonePointer(r.OutputVLAN), maps.Clone(r.ExternalIDs)
 	return r
 }
 
 func (r port) clone() port {
 	r.Interfaces, r.Tag, r.Trunks = slices.Clone(r.Interfaces), clonePointer(r.Tag), slices.Clone(r.Trunks)
-	r.VLANMode, r.ExternalIDs = clonePointer(r.VLANMode), maps.Clone(r.ExternalIDs)
+	r.VLANMode, r.OtherConfig, r.ExternalIDs = clonePointer(r.VLANMode), maps.Clone(r.OtherConfig), maps.Clone(r.ExternalIDs)
 	return r
 }
 
@@ -108,12 +131,13 @@ func clonePointer[T any](p *T) *T {
 }
 
 func tables() []ovsdb.Table {
-	o, b, p, i, s := &openVSwitch{}, &bridge{}, &port{}, &iface{}, &ssl{}
+	o, b, p, i, m, s := &openVSwitch{}, &bridge{}, &port{}, &iface{}, &mirror{}, &ssl{}
 	return []ovsdb.Table{
 		{Row: o, Fields: []any{&o.Bridges, &o.CurCfg, &o.NextCfg, &o.DatapathTypes, &o.Version, &o.OtherConfig, &o.ExternalIDs}},
-		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.FailMode, &b.ExternalIDs}},
-		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.ExternalIDs}},
+		{Row: b, Fields: []any{&b.Name, &b.Ports, &b.DatapathType, &b.DatapathID, &b.FailMode, &b.Mirrors, &b.ExternalIDs}},
+		{Row: p, Fields: []any{&p.Name, &p.Interfaces, &p.Tag, &p.Trunks, &p.VLANMode, &p.OtherConfig, &p.ExternalIDs}},
 		{Row: i, Fields: []any{&i.Name, &i.Type, &i.OFPort, &i.Error, &i.ExternalIDs}},
+		{Row: m, Fields: []any{&m.Name, &m.SelectAll, &m.SelectSrc, &m.SelectDst, &m.SelectVLAN, &m.OutputPort, &m.OutputVLAN, &m.ExternalIDs}},
 		{Row: s, Fields: []any{&s.PrivateKey, &s.Certificate, &s.CACert}},
 	}
 }

@@ -88,6 +88,9 @@ func (r *rig) foreignRows() map[string]string {
 	for _, p := range rows["Port"] {
 		mine[p.uuid()] = p.ids()[network.KeyOwner] == network.Owner
 	}
+	for _, m := range rows["Mirror"] {
+		mine[m.uuid()] = m.ids()[network.KeyOwner] == network.Owner
+	}
 	foreign := make(map[string]string)
 	for table, list := range rows {
 		for _, w := range list {
@@ -100,6 +103,9 @@ func (r *rig) foreignRows() map[string]string {
 					continue
 				}
 				v := fmt.Sprint(w[column])
+				if column == "mirrors" {
+					v = fmt.Sprint(slices.DeleteFunc(w.set(column), func(uuid string) bool { return mine[uuid] }))
+				}
 				if column == "ports" {
 					ports := slices.DeleteFunc(w.set(column), func(uuid string) bool { return mine[uuid] })
 					slices.Sort(ports)

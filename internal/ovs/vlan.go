@@ -23,6 +23,7 @@ func planVLAN(f *Fabric, v ovsdb.View, b *bridge, cfg network.Config, others []n
 		}
 	}
 	used := usedTags(v, b, cfg.Bridge, others)
+	used[int(cfg.Mirroring().VLAN)] = true
 	// From the top, out of the way of the numbers that people like to give.
 	for tag := network.MaxVLAN; tag >= network.MinVLAN; tag-- {
 		if !used[tag] {
@@ -83,6 +84,7 @@ func usedTags(v ovsdb.View, b *bridge, name string, others []network.Network) ma
 			}
 		}
 		use(o.Config.VLAN, o.Config.Trunk)
+		used[int(o.Config.Mirroring().VLAN)] = true
 		for _, ep := range o.Endpoints {
 			if ep.VLAN != nil || ep.Trunk != nil {
 				p := o.Port(*ep)

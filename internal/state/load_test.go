@@ -56,7 +56,7 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 	return network.Endpoint{
 		ID: id, Network: nid, MAC: "02:42:ac:11:00:02",
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
-		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
+		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
 		Phase: network.PhaseJoined, Changed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), ContainerID: "c1", ContainerName: "web",
 		ClientID: "printer", OwnMAC: true, Lease: aLease(), Release: time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
 	}
@@ -77,7 +77,7 @@ func aNetwork() network.Network {
 		ID: nid, Name: "blue",
 		Config: network.Config{
 			Bridge: "br-int", VLANMode: network.VLANTag, VLAN: 7, Trunk: network.VLANs{1, 4094}, MTU: 1400, TenantID: "tenant \"1\"", ExternalIDs: map[string]string{"k": ""},
-			IPAM: network.IPAMStatic, Gateway: network.GatewayExternal, Internal: true, OVN: anOVN(), PortSecurity: true,
+			IPAM: network.IPAMStatic, Gateway: network.GatewayExternal, Internal: true, OVN: anOVN(), PortSecurity: true, Mirror: aMirror(),
 			DHCP: true, DHCPTimeout: 7 * time.Second, DHCPRelease: network.ReleaseAfter, DHCPGrace: time.Hour,
 		},
 		Subnets: []network.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), Space: "ours"}},
@@ -97,6 +97,10 @@ func anOVN() *network.OVN {
 		DHCPOptions:    map[string]string{"dns_server": "{192.0.2.1,192.0.2.2}"},
 		Subnets:        []network.Subnet{{Prefix: netip.MustParsePrefix("10.9.0.0/24"), Gateway: netip.MustParseAddr("10.9.0.1")}},
 	}
+}
+
+func aMirror() *network.Mirror {
+	return &network.Mirror{Port: "mon0", VLAN: 900, Containers: []string{"db", "web"}, Direction: network.DirectionIn}
 }
 
 func aPool() ipam.Pool {
@@ -140,7 +144,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("sync=%v (-written +read):\n%s", sync, diff)
 		}
 	}
-	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), aNetwork().Subnets[0], anEndpoint(eid), *aLease(), aPool()} {
+	for _, v := range []any{aNetwork(), aNetwork().Config, *anOVN(), *aMirror(), aNetwork().Subnets[0], anEndpoint(eid), *aLease(), aPool()} {
 		r := reflect.ValueOf(v)
 		for i := range r.NumField() {
 			if f := r.Type().Field(i); f.Tag.Get("json") != "-" && r.Field(i).IsZero() {

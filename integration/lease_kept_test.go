@@ -19,7 +19,7 @@ func TestLeaseKept(t *testing.T) {
 	oldAndNew(t, func(t *testing.T, h *host) {
 		h.network("n", "--ipam-driver", "null", "--opt", "ipam=external", "--opt", "dhcp=true", "--opt", "bridge=br-dhcp")
 		server := h.byHand("server", "br-dhcp", "10.42.0.1/24")
-		often := []string{"--dhcp-authoritative", "--dhcp-option-force=option:T1,5", "--dhcp-option-force=option:T2,30"}
+		often := []string{"--dhcp-authoritative", "--dhcp-option-force=option:T1,5", "--dhcp-option-force=option:T2,12"}
 		stop := server.dhcpServer("10.42.0", often...)
 		h.container("aa", "n")
 		addr := h.address("aa", "n")

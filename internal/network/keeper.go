@@ -181,6 +181,7 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	if err == nil {
 		err = m.settleLease(ctx, e, eid, l)
 	}
+	began := now
 	now = m.now()
 	switch {
 	case err == nil:
@@ -190,25 +191,30 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 		return now.Add(jitter(leaseRarely / 2))
 	}
 	log.Info("a lease was not renewed", "expires", ep.Lease.Expire, "err", err)
-	return retryLease(*ep.Lease, now)
+	return retryLease(*ep.Lease, began, now)
 }
 
 // askAgain renews a lease, or has any server do it.
 func (m *Manager) askAgain(ctx context.Context, n Network, ep Endpoint, now time.Time) (Lease, error) {
 	end := now.Add(leaseAsk)
+	all := !now.Before(ep.Lease.Rebind)
+	if !all && end.After(ep.Lease.Rebind) {
+		end = ep.Lease.Rebind
+	}
 	if !ep.Lease.Expire.IsZero() && end.After(ep.Lease.Expire) {
 		end = ep.Lease.Expire
 	}
 	ctx, cancel := context.WithTimeout(ctx, end.Sub(now))
 	defer cancel()
-	return m.inside.Renew(ctx, n, ep, !now.Before(ep.Lease.Rebind))
+	return m.inside.Renew(ctx, n, ep, all)
 }
 
 // retryLease tells when to ask again for a lease that was not renewed: after half
-// of what is left, and at its turning points (RFC 2131, section 4.4.5).
-func retryLease(l Lease, now time.Time) time.Time {
+// of what is left, and at its turning points (RFC 2131, section 4.4.5). The try that
+// failed began at began.
+func retryLease(l Lease, began, now time.Time) time.Time {
 	until := l.Rebind
-	if !now.Before(until) {
+	if !began.Before(until) {
 		until = l.Expire
 	}
 	at := now.Add(max(until.Sub(now)/2, leaseAgain))

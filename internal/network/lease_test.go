@@ -121,6 +121,21 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
+// A short lease has its turn of any server, too.
+func TestShortLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.inside.term = 10 * time.Second
+		r.join("n", "a", "")
+		r.inside.asked()
+		r.inside.with(func(i *fakeInside) { i.silent = true })
+		time.Sleep(9500 * time.Millisecond)
+		if got := r.inside.asked(); !slices.Equal(got, []string{"5s renew", "9s rebind"}) {
+			t.Errorf("the server was asked %q", got)
+		}
+	})
+}
+
 // A server that is away is asked again, then any, then the address goes; it comes
 // back with a server.
 func TestServerAway(t *testing.T) {

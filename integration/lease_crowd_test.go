@@ -4,6 +4,9 @@ package integration
 
 import (
 	"fmt"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,48 +14,98 @@ import (
 )
 
 // Fifty containers at once, on one network and on ten with a server each: every one
-// has a lease, and none has another's.
+// has a lease, and none has another's. A server that first looks whether an address
+// is free takes its time for each.
 func TestLeaseCrowd(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, service, newer)
-	options := func(vlan int) []string {
-		return []string{"--ipam-driver", "null", "--opt", "ipam=external", "--opt", "dhcp=true", "--opt", "bridge=br-dhcp", "--opt", fmt.Sprintf("vlan=%d", vlan)}
+	for name, on := range map[string]suite{"old-engine": own, "new-engine": newer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			leaseCrowds(newHost(t, service, on))
+		})
 	}
+}
+
+func leaseCrowds(h *host) {
+	h.t.Helper()
 	var networks []string
 	for i := range 10 {
 		networks = append(networks, fmt.Sprintf("n%d", i))
-		h.network(networks[i], options(100+i)...)
+		h.network(networks[i], ownLeases("bridge=br-dhcp", fmt.Sprintf("vlan=%d", 100+i))...)
 		h.byHand(fmt.Sprintf("s%d", i), "br-dhcp", fmt.Sprintf("10.%d.0.1/24", 50+i), fmt.Sprintf("tag=%d", 100+i)).dhcpServer(fmt.Sprintf("10.%d.0", 50+i))
 	}
-	for _, on := range [][]string{networks[:1], networks} {
-		const crowd = 50
-		errs := make([]error, crowd)
-		start := time.Now()
-		var wg sync.WaitGroup
-		for i := range errs {
-			wg.Go(func() {
-				_, errs[i] = h.Run(h.ctx(), "docker", "run", "-d", "--name", fmt.Sprintf("x%d", i), "--network", on[i%len(on)], "lab")
-			})
-		}
-		wg.Wait()
-		t.Logf("%d containers on %d networks started within %s", crowd, len(on), time.Since(start))
-		holders := map[string]string{}
-		var names []string
-		for i, err := range errs {
-			name := fmt.Sprintf("x%d", i)
-			names = append(names, name)
-			h.must(err)
-			a := h.address(name, on[i%len(on)])
-			if other := holders[a]; other != "" || !strings.HasPrefix(a, fmt.Sprintf("10.%d.0.", 50+i%len(on))) {
-				t.Errorf("%s has %q, which %q has, too", name, a, other)
-			}
-			holders[a] = name
-		}
-		h.docker(append([]string{"rm", "-f"}, names...)...)
-	}
+	h.crowd(50, networks[:1])
+	h.crowd(50, networks)
+
+	h.network("careful", ownLeases("bridge=br-dhcp", "vlan=99")...)
+	h.byHand("s-careful", "br-dhcp", "10.49.0.1/24", "tag=99").carefulServer("10.49.0")
+	h.crowd(5, []string{"careful"})
 	for i, n := range networks {
 		h.ovs("del-port", "br-dhcp", fmt.Sprintf("v-s%d", i))
 		h.docker("network", "rm", n)
 	}
+	h.ovs("del-port", "br-dhcp", "v-s-careful")
+	h.docker("network", "rm", "careful")
 	h.expectClean()
+}
+
+// crowd starts containers at once, spread over networks, and removes them again. It
+// says how long a lease took, from the driver's log.
+func (h *host) crowd(size int, on []string) {
+	h.t.Helper()
+	errs := make([]error, size)
+	took := make([]time.Duration, size)
+	calls := len(h.leaseCalls())
+	start := time.Now()
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			_, errs[i] = h.Run(h.ctx(), "docker", "run", "-d", "--name", fmt.Sprintf("x%d", i), "--network", on[i%len(on)], "lab")
+			took[i] = time.Since(start)
+		})
+	}
+	wg.Wait()
+	slices.Sort(took)
+	h.t.Logf("%d containers on %d networks: half of them run after %s, all after %s", size, len(on), took[size/2].Round(time.Millisecond), took[size-1].Round(time.Millisecond))
+	leases := h.leaseCalls()[calls:]
+	slices.Sort(leases)
+	if len(leases) != size {
+		h.t.Errorf("the driver was asked for %d endpoints, want %d", len(leases), size)
+	} else {
+		h.t.Logf("a lease with its port took %s, the slowest of 99 in 100 %s", leases[size/2], leases[size*99/100])
+	}
+	holders := map[string]string{}
+	var names []string
+	subnets := map[string]string{}
+	for i, err := range errs {
+		name, n := fmt.Sprintf("x%d", i), on[i%len(on)]
+		names = append(names, name)
+		h.must(err)
+		a := h.address(name, n)
+		subnet := a[:strings.LastIndex(a, ".")+1]
+		if subnets[n] == "" {
+			subnets[n] = subnet
+		}
+		if other := holders[a]; other != "" || a == "" || subnet != subnets[n] {
+			h.t.Errorf("%s has %q on %s, which %q has, too", name, a, n, other)
+		}
+		holders[a] = name
+	}
+	h.docker(append([]string{"rm", "-f"}, names...)...)
+}
+
+// createCalls are the calls in the log of a driver that take the lease.
+var createCalls = regexp.MustCompile(`(?m)^.*CreateEndpoint.* took=(\S+).*$`)
+
+// leaseCalls are how long they took.
+func (h *host) leaseCalls() (took []time.Duration) {
+	h.t.Helper()
+	b, err := os.ReadFile(h.Path("/var/log/ocn.log"))
+	h.must(err)
+	for _, m := range createCalls.FindAllStringSubmatch(string(b), -1) {
+		d, err := time.ParseDuration(m[1])
+		h.must(err)
+		took = append(took, d)
+	}
+	return took
 }

@@ -19,7 +19,7 @@ func TestLeaseKept(t *testing.T) {
 	oldAndNew(t, func(t *testing.T, h *host) {
 		h.network("n", "--ipam-driver", "null", "--opt", "ipam=external", "--opt", "dhcp=true", "--opt", "bridge=br-dhcp")
 		server := h.byHand("server", "br-dhcp", "10.42.0.1/24")
-		often := []string{"--dhcp-authoritative", "--dhcp-option-force=option:T1,5", "--dhcp-option-force=option:T2,30"}
+		often := []string{"--dhcp-authoritative", "--dhcp-option-force=option:T1,5", "--dhcp-option-force=option:T2,12"}
 		stop := server.dhcpServer("10.42.0", often...)
 		h.container("aa", "n")
 		addr := h.address("aa", "n")
@@ -136,10 +136,15 @@ func TestPlanLeases(t *testing.T) {
 // these, and may use no others.
 func (h *host) hasAddresses(container, network string, addrs ...string) {
 	h.t.Helper()
+	h.hasAddressesIn(h.nbctl, container, network, addrs...)
+}
+
+func (h *host) hasAddressesIn(nbctl func(...string) string, container, network string, addrs ...string) {
+	h.t.Helper()
 	port := h.portOf(container, network)
 	want := strings.Join(append([]string{h.in(container).link("eth0").MAC}, addrs...), " ")
 	for _, column := range []string{"addresses", "port_security"} {
-		if got := h.nbctl("--bare", "--columns="+column, "list", "Logical_Switch_Port", port); got != want {
+		if got := nbctl("--bare", "--columns="+column, "list", "Logical_Switch_Port", port); got != want {
 			h.t.Errorf("%s of the port of %s are %q, want %q", column, container, got, want)
 		}
 	}

@@ -49,10 +49,16 @@ var bringDnsmasq = sync.OnceValue(func() error {
 // addresses end in 50 to 99 of a subnet such as 10.42.0, whose .1 is the place itself.
 func (p place) dhcpServer(subnet string, args ...string) (stop func()) {
 	p.h.t.Helper()
+	return p.carefulServer(subnet, append(args, "--no-ping")...)
+}
+
+// carefulServer is one that pings an address before it offers it.
+func (p place) carefulServer(subnet string, args ...string) (stop func()) {
+	p.h.t.Helper()
 	p.h.must(bringDnsmasq())
 	file := "/tmp/dnsmasq-" + p.name
 	p.h.sh(fmt.Sprintf("setsid nsenter --net=%[1]s "+dnsmasq+" --keep-in-foreground --user=root --conf-file=/dev/null --port=0 --interface=eth0 --bind-interfaces "+
-		"--dhcp-range=%[2]s.50,%[2]s.199,255.255.255.0,2m --dhcp-option=3,%[2]s.1 --dhcp-leasefile=%[3]s.leases --pid-file= --log-facility=- --log-dhcp --no-ping %[4]s "+
+		"--dhcp-range=%[2]s.50,%[2]s.199,255.255.255.0,2m --dhcp-option=3,%[2]s.1 --dhcp-leasefile=%[3]s.leases --pid-file= --log-facility=- --log-dhcp %[4]s "+
 		"</dev/null >>%[3]s.log 2>&1 & echo $! >%[3]s.pid", p.netns, subnet, file, strings.Join(args, " ")))
 	p.h.eventually("dnsmasq listens", func() error {
 		if log := p.serverLog(); !strings.Contains(log, "IP range") {

@@ -100,7 +100,11 @@ func (m *Manager) condemnEndpoint(e *entry, ep Endpoint) {
 	defer e.mu.Unlock()
 	n := e.value()
 	ep, ok := n.Endpoint(ep.ID)
-	if !ok || ep.Phase == PhaseDeleting {
+	if !ok {
+		return
+	}
+	m.vacate(n, ep) // a lease may have changed its addresses meanwhile
+	if ep.Phase == PhaseDeleting {
 		return
 	}
 	ep.Phase, ep.Changed, ep.Rev = PhaseDeleting, m.now().UTC(), m.rev.Add(1)

@@ -156,6 +156,12 @@ func checkTrunk(n Network, att Attachment) error {
 		}
 		return fmt.Errorf("driver-opt trunk=%q: %w", att.trunkText(), err)
 	}
+	if n.Config.DHCP && native == 0 && len(trunk) > 0 {
+		if att.Trunk == nil {
+			return fmt.Errorf("driver-opt vlan=%q: %w", vlanText(native), errNoServer)
+		}
+		return fmt.Errorf("driver-opt trunk=%q: %w", att.trunkText(), errNoServer)
+	}
 	if len(trunk) == 0 && len(n.Config.Trunk) > 0 && n.Config.VLAN == 0 && att.VLAN == nil {
 		return fmt.Errorf("driver-opt trunk=%q: %w", att.trunkText(), errNoNative)
 	}

@@ -16,8 +16,12 @@ import (
 type fakeInside struct {
 	mu    sync.Mutex // guards the following
 	wired map[EndpointID]string
-	fail  error                // of Wire
-	addrs map[EndpointID]Lease // what Configure left in containers
+	fail  error // of Wire
+	unset error // of Configure
+
+	during    func(ask string)     // runs while the server is asked
+	releasing func() error         // while a lease is given back
+	addrs     map[EndpointID]Lease // what Configure left in containers
 
 	silent   bool // the server
 	router   netip.Addr
@@ -63,8 +67,11 @@ func (i *fakeInside) answered(ctx context.Context, ask string) error {
 		i.start = time.Now()
 	}
 	i.asks = append(i.asks, fmt.Sprintf("%s %s", time.Since(i.start).Round(time.Second), ask))
-	silent := i.silent
+	silent, during := i.silent, i.during
 	i.mu.Unlock()
+	if during != nil {
+		during(ask)
+	}
 	if silent {
 		<-ctx.Done()
 		return errors.New("no DHCP server answered")
@@ -112,6 +119,14 @@ func (i *fakeInside) Renew(ctx context.Context, _ Network, ep Endpoint, all bool
 
 func (i *fakeInside) Release(_ Network, ep Endpoint) error {
 	i.mu.Lock()
+	releasing := i.releasing
+	i.mu.Unlock()
+	if releasing != nil {
+		if err := releasing(); err != nil {
+			return err
+		}
+	}
+	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.released = append(i.released, ep.Lease.Addr.Addr())
 	delete(i.granted, ep.Lease.Addr.Addr())
@@ -121,6 +136,9 @@ func (i *fakeInside) Release(_ Network, ep Endpoint) error {
 func (i *fakeInside) Configure(_ context.Context, _ Network, ep Endpoint, _ *Lease) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.unset != nil {
+		return i.unset
+	}
 	if len(ep.Addrs) == 0 {
 		delete(i.addrs, ep.ID)
 	} else {

@@ -169,9 +169,10 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	}
 	refused := errors.Is(err, ErrLeaseRefused)
 	if err != nil && refused {
-		// It is over. The same address, if that can be had.
-		if had && !ep.Lease.ends(now) {
-			log.Warn("the DHCP server took a lease back", "err", err)
+		// It is over, and its address perhaps somebody else's by the time that one
+		// server or another has answered. The same one, if that can be had.
+		if had {
+			log.Warn("a lease is over: its address is taken off the container", "err", err)
 			m.loseAddress(ctx, e, ep)
 		}
 		ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
@@ -184,37 +185,40 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	if err == nil {
 		err = m.settleLease(ctx, e, eid, l)
 	}
+	began := now
 	now = m.now()
 	switch {
 	case err == nil:
 		return time.Time{}
 	case refused:
-		if ep, ok := e.value().Endpoint(eid); ok && ep.Has4() {
-			log.Warn("a lease ran out and no server prolongs it: its address is taken off the container", "err", err)
-			m.loseAddress(ctx, e, ep)
-		}
+		log.Debug("no new lease", "err", err)
 		return now.Add(jitter(leaseRarely / 2))
 	}
 	log.Info("a lease was not renewed", "expires", ep.Lease.Expire, "err", err)
-	return retryLease(*ep.Lease, now)
+	return retryLease(*ep.Lease, began, now)
 }
 
 // askAgain renews a lease, or has any server do it.
 func (m *Manager) askAgain(ctx context.Context, n Network, ep Endpoint, now time.Time) (Lease, error) {
 	end := now.Add(leaseAsk)
+	all := !now.Before(ep.Lease.Rebind)
+	if !all && end.After(ep.Lease.Rebind) {
+		end = ep.Lease.Rebind
+	}
 	if !ep.Lease.Expire.IsZero() && end.After(ep.Lease.Expire) {
 		end = ep.Lease.Expire
 	}
 	ctx, cancel := context.WithTimeout(ctx, end.Sub(now))
 	defer cancel()
-	return m.inside.Renew(ctx, n, ep, !now.Before(ep.Lease.Rebind))
+	return m.inside.Renew(ctx, n, ep, all)
 }
 
 // retryLease tells when to ask again for a lease that was not renewed: after half
-// of what is left, and at its turning points (RFC 2131, section 4.4.5).
-func retryLease(l Lease, now time.Time) time.Time {
+// of what is left, and at its turning points (RFC 2131, section 4.4.5). The try that
+// failed began at began.
+func retryLease(l Lease, began, now time.Time) time.Time {
 	until := l.Rebind
-	if !now.Before(until) {
+	if !began.Before(until) {
 		until = l.Expire
 	}
 	at := now.Add(max(until.Sub(now)/2, leaseAgain))
@@ -227,7 +231,7 @@ func retryLease(l Lease, now time.Time) time.Time {
 // settleLease makes a container have what was granted anew.
 func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l Lease) error {
 	before, ok := e.value().Endpoint(eid)
-	if !ok {
+	if !ok || before.Phase != PhaseJoined {
 		return errGone
 	}
 	if err := m.adopt(e, eid, l); err != nil {
@@ -244,13 +248,22 @@ func (m *Manager) settleLease(ctx context.Context, e *entry, eid EndpointID, l L
 		old = nil
 	}
 	if old != nil && old.Addr == l.Addr && old.Router == l.Router && slices.Equal(old.Routes, l.Routes) {
-		return nil
+		return m.inside.Configure(ctx, n, ep, nil) // if something of it went missing
 	}
 	if before.Lease.Addr != l.Addr {
 		m.log.WarnContext(ctx, "the address of a container changed, Docker goes on showing the old one", "nid", n.ID, "eid", eid, "old", before.Lease.Addr, "new", l.Addr)
 	}
 	m.repair.add(n.ID, 0) // what the fabric knows of addresses
-	return m.inside.Configure(ctx, n, ep, old)
+	err := m.inside.Configure(ctx, n, ep, old)
+	if err == nil {
+		return nil
+	}
+	// The next try has to see the difference.
+	if old == nil {
+		m.loseAddress(ctx, e, ep)
+		return err
+	}
+	return errors.Join(err, m.adopt(e, eid, *old))
 }
 
 // loseAddress takes the address of a lease that is over off a container.

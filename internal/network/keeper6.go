@@ -40,40 +40,30 @@ func (m *Manager) keepLease6(ctx context.Context, id ID, ep Endpoint) (again tim
 		err = m.settle6(ctx, e, ep.ID, l)
 	}
 	log := m.log.With("nid", id, "eid", ep.ID, "addrs", ep.Lease6.Addrs)
+	began := now
 	now = m.now()
 	switch {
 	case err == nil:
 		return time.Time{}
 	case refused:
-		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Has6() {
-			log.Warn("IPv6 addresses ran out and nobody prolongs them: they are taken off the container", "err", err)
-			m.lose6(ctx, e, ep)
-		}
+		log.Debug("no new IPv6 addresses", "err", err)
 		return now.Add(jitter(leaseRarely / 2))
 	}
 	log.Info("IPv6 addresses were not renewed", "expires", ep.Lease6.Expire, "err", err)
 	if ep.Lease6.Expire.IsZero() {
 		return now.Add(jitter(leaseRarely))
 	}
-	return retryLease(Lease{Rebind: ep.Lease6.Rebind, Expire: ep.Lease6.Expire}, now)
+	return retryLease(Lease{Rebind: ep.Lease6.Rebind, Expire: ep.Lease6.Expire}, began, now)
 }
 
 // again6 asks for what an endpoint has, and for anything if it has nothing any more or
 // that was refused.
 func (m *Manager) again6(ctx context.Context, e *entry, n Network, ep Endpoint) (l Lease6, refused bool, err error) {
-	now := m.now()
-	if ep.Has6() && !ep.Lease6.ends(now) {
-		end := now.Add(leaseAsk)
-		if !ep.Lease6.Expire.IsZero() && end.After(ep.Lease6.Expire) {
-			end = ep.Lease6.Expire
-		}
-		ask, cancel := context.WithTimeout(ctx, end.Sub(now))
-		defer cancel()
-		rebind := !ep.Lease6.Rebind.IsZero() && !now.Before(ep.Lease6.Rebind)
-		if l, err = m.inside.Renew6(ask, n, ep, rebind); !errors.Is(err, ErrLeaseRefused) {
+	if ep.Has6() {
+		if l, err = m.prolong6(ctx, n, ep, m.now()); !errors.Is(err, ErrLeaseRefused) {
 			return l, false, err
 		}
-		m.log.Warn("the DHCPv6 server took an address back", "nid", n.ID, "eid", ep.ID, "addrs", ep.Lease6.Addrs, "err", err)
+		m.log.Warn("IPv6 addresses are over: they are taken off the container", "nid", n.ID, "eid", ep.ID, "addrs", ep.Lease6.Addrs, "err", err)
 		m.lose6(ctx, e, ep)
 	}
 	ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
@@ -82,10 +72,28 @@ func (m *Manager) again6(ctx context.Context, e *entry, n Network, ep Endpoint) 
 	return l, true, err
 }
 
+// prolong6 asks for what an endpoint has. ErrLeaseRefused says that it is over.
+func (m *Manager) prolong6(ctx context.Context, n Network, ep Endpoint, now time.Time) (Lease6, error) {
+	l := ep.Lease6
+	if l.ends(now) {
+		return Lease6{}, ErrLeaseRefused
+	}
+	end := now.Add(leaseAsk)
+	rebind := !l.Rebind.IsZero() && !now.Before(l.Rebind)
+	for _, turn := range []time.Time{l.Rebind, l.Expire} {
+		if turn.After(now) && end.After(turn) {
+			end = turn
+		}
+	}
+	ask, cancel := context.WithTimeout(ctx, end.Sub(now))
+	defer cancel()
+	return m.inside.Renew6(ask, n, ep, rebind)
+}
+
 // settle6 makes a container have what it was given anew.
 func (m *Manager) settle6(ctx context.Context, e *entry, eid EndpointID, l Lease6) error {
 	before, ok := e.value().Endpoint(eid)
-	if !ok {
+	if !ok || before.Phase != PhaseJoined {
 		return errGone
 	}
 	if err := m.adopt6(e, eid, l); err != nil {
@@ -107,7 +115,16 @@ func (m *Manager) settle6(ctx context.Context, e *entry, eid EndpointID, l Lease
 	if !before.Has6() {
 		old = nil
 	}
-	return m.inside.Configure6(ctx, n, ep, old)
+	err := m.inside.Configure6(ctx, n, ep, old)
+	if err == nil {
+		return nil
+	}
+	// The next try has to see the difference.
+	if old == nil {
+		m.lose6(ctx, e, ep)
+		return err
+	}
+	return errors.Join(err, m.adopt6(e, eid, *old))
 }
 
 // lose6 takes IPv6 addresses that are over off a container.

@@ -52,7 +52,12 @@ func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, 
 }
 
 func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error {
-	if err := m.changeEndpoint(e, id, func(ep *Endpoint) { ep.Phase = PhaseJoining }); err != nil {
+	err := m.changeEndpoint(e, id, func(ep *Endpoint) {
+		if ep.Phase == PhaseCreated { // and not being removed
+			ep.Phase = PhaseJoining
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if err := m.fabric.Ready(ctx, e.value().Config); err != nil {

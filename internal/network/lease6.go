@@ -172,10 +172,15 @@ func (m *Manager) readdress(e *entry, id EndpointID, six bool, addrs []netip.Pre
 		}
 		m.vacate(n, gone)
 	}
-	return m.changeEndpoint(e, id, func(ep *Endpoint) {
+	err := m.changeEndpoint(e, id, func(ep *Endpoint) {
 		ep.setFamily(six, addrs)
 		set(ep)
 	})
+	if now, ok := e.value().Endpoint(id); err == nil && (!ok || now.Phase == PhaseDeleting) {
+		m.vacate(n, ep) // whoever removed it knew nothing of these addresses
+		return errGone
+	}
+	return err
 }
 
 // setFamily replaces the addresses of one family. IPv4 comes first.

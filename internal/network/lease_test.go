@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -116,6 +117,21 @@ func TestRenewal(t *testing.T) {
 		time.Sleep(time.Hour)
 		if got := r.inside.asked(); len(got) > 0 {
 			t.Errorf("after the end the server was asked %q", got)
+		}
+	})
+}
+
+// A short lease has its turn of any server, too.
+func TestShortLease(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.inside.term = 10 * time.Second
+		r.join("n", "a", "")
+		r.inside.asked()
+		r.inside.with(func(i *fakeInside) { i.silent = true })
+		time.Sleep(9500 * time.Millisecond)
+		if got := r.inside.asked(); !slices.Equal(got, []string{"5s renew", "9s rebind"}) {
+			t.Errorf("the server was asked %q", got)
 		}
 	})
 }
@@ -339,6 +355,8 @@ func TestBadDHCPOptions(t *testing.T) {
 		"ipam=external dhcp=true dhcp.timeout=soon":     {`dhcp.timeout="soon"`, "1s..24s"},
 		"ipam=external dhcp=true dhcp.release=721h":     {`dhcp.release="721h"`, "out of range"},
 		"ipam=external dhcp=true dhcp.release=tomorrow": {`dhcp.release="tomorrow"`, "immediately, never, or a time"},
+		"ipam=external dhcp=true trunk=10":              {`dhcp="true"`, "native VLAN"},
+		"ipam=external dhcp=true trunk=10 vlan=none":    {`dhcp="true"`, "native VLAN"},
 	} {
 		_, err := ParseOptions(opts(strings.Fields(options)...), false, nil)
 		refused(t, err, words...)
@@ -347,4 +365,94 @@ func TestBadDHCPOptions(t *testing.T) {
 	if err != nil || !c.DHCP || c.DHCPTimeout != 10*time.Second || c.DHCPRelease != ReleaseNever {
 		t.Errorf("got %+v, %v", c, err)
 	}
+}
+
+// An attachment does not make a trunk of which no server is reached.
+func TestLeaseOnTrunk(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("vlan=5", "trunk=10")
+		refused(t, r.tryEndpoint("n", "a", "", "vlan=none"), `vlan="none"`, "native VLAN")
+		refused(t, r.tryEndpoint("n", "a", "", "vlan=none", "trunk=20"), `trunk="20"`, "native VLAN")
+		r.endpoint("n", "b", "", "vlan=none", "trunk=none")
+	})
+}
+
+// An endpoint that is deleted while its server is asked stays deleted, and holds no
+// address of what the server then says.
+func TestDeletedWhileAsked(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		remove := func(string) {
+			r.inside.with(func(i *fakeInside) { i.during = nil })
+			r.leave("n", "a")
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+		}
+		free := func(addr string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			if ep, there := r.findEndpoint("a"); there || len(r.fabric.ports) > 0 {
+				t.Errorf("the endpoint is %+v, the ports are %v", ep, r.fabric.ports)
+			}
+			r.inside.with(func(i *fakeInside) { i.next = netip.MustParseAddr(addr) })
+			r.endpoint("n", "b", "")
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("b")))
+		}
+		r.inside.with(func(i *fakeInside) { i.during = remove })
+		if err := r.tryEndpoint("n", "a", ""); err == nil {
+			t.Error("CreateEndpoint succeeded")
+		}
+		free("10.7.0.50")
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) { i.during = remove })
+		time.Sleep(time.Minute)
+		free("10.7.0.50")
+	})
+}
+
+// What cannot be set in a container is tried again.
+func TestNotConfigured(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) {
+			i.granted[netip.MustParseAddr("10.7.0.50")] = "somebody"
+			i.unset = errors.New("not now")
+		})
+		time.Sleep(41 * time.Second)
+		if ep, _ := r.findEndpoint("a"); len(ep.Addrs) > 0 {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+		r.inside.with(func(i *fakeInside) { i.unset = nil })
+		time.Sleep(time.Minute)
+		if ep, _ := r.findEndpoint("a"); len(ep.Addrs) != 1 || r.inside.addrs[eid("a")].Addr != ep.Addrs[0] {
+			t.Errorf("the endpoint is %+v, in the container is %+v", ep, r.inside.addrs)
+		}
+	})
+}
+
+// A process that ends while it gives a lease back leaves that to the next one.
+func TestReleaseInterrupted(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("dhcp.release=10m")
+		r.inside.term = 24 * time.Hour
+		r.join("n", "a", "", "dhcp.client_id=printer")
+		r.leave("n", "a")
+		r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+		asked, held := make(chan struct{}), make(chan struct{})
+		r.inside.with(func(i *fakeInside) {
+			i.releasing = func() error {
+				close(asked)
+				<-held
+				return errors.New("interrupted")
+			}
+		})
+		<-asked
+		r.inside.with(func(i *fakeInside) { i.releasing = nil })
+		time.AfterFunc(time.Second, func() { close(held) })
+		r.restart()
+		time.Sleep(time.Minute)
+		if _, there := r.findEndpoint("a"); there || len(r.inside.returned()) != 1 || len(r.fabric.ports) > 0 {
+			t.Errorf("the endpoint stays: %v; released %v, ports %v", there, r.inside.returned(), r.fabric.ports)
+		}
+	})
 }

@@ -141,6 +141,9 @@ func NewManager(o Options, loaded []Network) *Manager {
 		for id, stored := range n.Endpoints {
 			ep := *stored
 			ep.Rev = m.rev.Add(1)
+			if ep.Phase == PhaseJoining && !ep.Release.IsZero() {
+				ep.Phase, ep.Addrs = PhaseParting, nil // its lease was being given back
+			}
 			if ep.Phase == PhaseJoining {
 				// Docker asks again for half a minute, and then gives it up.
 				ep.Phase = PhaseCreated

@@ -85,6 +85,9 @@ func (c *Config) checkOutside(given map[string]string, internal bool, subnets []
 	if given["vlan"] == "" && c.OVN == nil {
 		c.VLANMode = VLANNone // a server outside is not in a VLAN that nobody else knows
 	}
+	if c.DHCP && c.OVN == nil && c.VLAN == 0 && len(c.Trunk) > 0 {
+		faults.add("option dhcp=%q: %v", given["dhcp"], errNoServer)
+	}
 	if given["gateway_mode"] == "" && !internal {
 		c.Gateway = GatewayExternal
 	}

@@ -104,3 +104,6 @@ func trunkFault(native uint16, trunk VLANs) error {
 
 // errNoNative tells of an access port without a VLAN.
 var errNoNative = errors.New("the network is a trunk without a native VLAN to fall back to; give vlan too")
+
+// errNoServer tells of a trunk on which the driver cannot ask for a lease.
+var errNoServer = errors.New("a trunk without a native VLAN drops what has no tag, so that no DHCP server is reached; give vlan=N for the native VLAN")

@@ -78,7 +78,7 @@ func (w *wiring) add(id ID, eid EndpointID, now time.Time) {
 	}
 }
 
-// take returns what is to be tried, and keeps it until done.
+// list is what is to be tried. It stays until it is done.
 func (w *wiring) list() map[EndpointID]wire {
 	w.mu.Lock()
 	defer w.mu.Unlock()

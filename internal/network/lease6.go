@@ -30,12 +30,13 @@ type Lease6 struct {
 var ErrNoIPv6 = errors.New("there is no IPv6 on the segment")
 
 // How long is listened for IPv6 on a segment: routers may take half a second for an
-// answer (RFC 4861, section 6.2.6), and the first question may get lost. Where none was heard lately, a container waits for
-// one hardly longer than for its lease.
+// answer (RFC 4861, section 6.2.6), and the first question may get lost. Where none
+// was heard lately, a container waits for one hardly longer than for its lease: Docker
+// attaches the containers of a network one after the other.
 const (
 	listen6        = 1200 * time.Millisecond
-	listen6Briefly = 200 * time.Millisecond
-	quiet6For      = time.Minute
+	listen6Briefly = 50 * time.Millisecond
+	quiet6For      = 5 * time.Minute
 )
 
 // quiet6 are the segments where no IPv6 was heard of lately.

@@ -14,12 +14,14 @@ import (
 
 // change is one Apply under way.
 type change struct {
-	net    network.Network
-	view   ovsdb.View
-	sw     *logicalSwitch // nil: it is gone, and not wanted
-	book   *dhcpOptions
-	errs   map[network.EndpointID]error
-	tended []network.Endpoint // looked at, not settled before
+	net     network.Network
+	view    ovsdb.View
+	sw      *logicalSwitch // nil: it is gone, and not wanted
+	book    *dhcpOptions
+	chassis string // the name of this host's
+	more    int    // ports that were found room for
+	errs    map[network.EndpointID]error
+	tended  []network.Endpoint // looked at, not settled before
 }
 
 // Apply implements network.Fabric: first what the fleet shall know, then the ports
@@ -79,6 +81,10 @@ func merged(errs map[network.EndpointID]error, err error) error {
 // endpoints. errs is never nil.
 func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.Endpoint) (errs map[network.EndpointID]error, err error) {
 	errs = make(map[network.EndpointID]error)
+	here, err := f.named()
+	if err != nil {
+		return errs, err
+	}
 	var s *logicalSwitch
 	if n.Phase != network.PhaseDeleting {
 		if s, err = f.ensureSwitch(ctx, n); err != nil {
@@ -92,7 +98,7 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 	if s == nil {
 		s, _ = findSwitch(v, n.Config.OVN.Switch)
 	}
-	c := &change{net: n, view: v, sw: s, book: findBook(v, n.Config.OVN.Switch), errs: errs, tended: eps}
+	c := &change{net: n, view: v, sw: s, chassis: here, book: findBook(v, n.Config.OVN.Switch), errs: errs, tended: eps}
 	var groups [][]ovsdb.Operation
 	var owners []network.Endpoint
 	for _, ep := range eps {
@@ -222,12 +228,12 @@ func (f *Fabric) port(c *change, ep network.Endpoint) logicalPort {
 	slices.SortFunc(addrs, func(a, b string) int { return strings.Count(a, ":") - strings.Count(b, ":") })
 	address := strings.Join(append([]string{ep.MAC}, addrs...), " ")
 	ids := p.ExternalIDs
-	ids[network.KeyHostID], ids[network.KeyHost] = f.cfg.HostID, f.chassisName()
+	ids[network.KeyHostID], ids[network.KeyHost] = f.cfg.HostID, c.chassis
 	want := logicalPort{
 		Name: name, Addresses: []string{address}, ExternalIDs: ids,
 		// Both, so that a port that is on two hosts for a moment is bound where it
 		// belongs, and to this endpoint's interface (ovn-nb(5)).
-		Options: map[string]string{"requested-chassis": f.chassisName(), "iface-id-ver": string(ep.ID)},
+		Options: map[string]string{"requested-chassis": c.chassis, "iface-id-ver": string(ep.ID)},
 	}
 	if a, ok := c.net.LinkLocal(ep); ok {
 		want.Addresses[0] += " " + a.String()

@@ -22,8 +22,8 @@ func (f *Fabric) checkRoom(v ovsdb.View, encaps []string) error {
 	if !slices.Contains(encaps, string(network.EncapVXLAN)) {
 		return nil
 	}
-	if n := len(ovsdb.All[*logicalSwitch](v)); n >= maxVXLANSwitches {
-		return fmt.Errorf("there are %d logical switches, and OVN with VXLAN has room for %d: join one that exists, or use Geneve on all chassis", n, maxVXLANSwitches)
+	if n := len(ovsdb.All[*logicalSwitch](v)) + len(ovsdb.All[*logicalRouter](v)); n >= maxVXLANSwitches {
+		return fmt.Errorf("there are %d logical switches and routers, and OVN with VXLAN has room for %d: join one that exists, or use Geneve on all chassis", n, maxVXLANSwitches)
 	}
 	return nil
 }
@@ -32,7 +32,7 @@ func (f *Fabric) checkRoom(v ovsdb.View, encaps []string) error {
 // by the server: a client with VXLAN asks for them at each connect, others never.
 func (f *Fabric) checkPorts(ctx context.Context, c *change, ep network.Endpoint) error {
 	chassis, err := f.Chassis()
-	if err != nil || c.sw == nil || !slices.Contains(encaps(chassis), string(network.EncapVXLAN)) {
+	if err != nil || c.sw == nil || ep.Observer || !slices.Contains(encaps(chassis), string(network.EncapVXLAN)) {
 		return err
 	}
 	if name, _ := ep.ID.Links(); findPort(c.view, name) != nil {
@@ -42,8 +42,9 @@ func (f *Fabric) checkPorts(ctx context.Context, c *change, ep network.Endpoint)
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	if n := len(uuidsOf(rows[0]["ports"])); n >= maxVXLANPorts {
+	if n := len(uuidsOf(rows[0]["ports"])) + c.more; n >= maxVXLANPorts {
 		return fmt.Errorf("logical switch %s has %d ports, and OVN with VXLAN has room for %d: use another switch, or Geneve on all chassis", c.sw.Name, n, maxVXLANPorts)
 	}
+	c.more++ // it is written together with others
 	return nil
 }

@@ -182,6 +182,7 @@ func routerIs(uuid string) []ovsdb.Condition { return ovsdb.ByUUID(uuid) }
 // addRouterSidePort makes the port of a switch that leads to a router.
 func addRouterSidePort(swUUID, name, peer, sw, id string) []ovsdb.Operation {
 	return []ovsdb.Operation{
+		noPort(name),
 		ovsdb.Insert("Logical_Switch_Port", id, ovsdb.Values{
 			"name": name, "type": "router", "addresses": ovsdb.Texts("router"),
 			"options":      ovsdb.StringMap(map[string]string{"router-port": peer, "nat-addresses": "router"}),

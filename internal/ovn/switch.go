@@ -65,7 +65,7 @@ func (f *Fabric) ensureSwitch(ctx context.Context, n network.Network) (*logicalS
 				f.log.InfoContext(ctx, "logical switch made", "nid", n.ID, "switch", n.Config.OVN.Switch)
 			}
 		}
-		if err != nil && !changed(err, "Logical_Switch", "Logical_Router", "Logical_Router_Port", "DHCP_Options") {
+		if err != nil && !changed(err, "Logical_Switch", "Logical_Switch_Port", "Logical_Router", "Logical_Router_Port", "DHCP_Options") {
 			return nil, fmt.Errorf("cannot make logical switch %s: %w", n.Config.OVN.Switch, err)
 		}
 	}
@@ -124,6 +124,12 @@ func (f *Fabric) newSwitch(v ovsdb.View, n network.Network) []ovsdb.Operation {
 	}))
 }
 
+// noPort makes the transaction fail if somebody else was quicker: names of ports are
+// unique.
+func noPort(name string) ovsdb.Operation {
+	return ovsdb.IsNot("Logical_Switch_Port", ovsdb.ByName(name), ovsdb.Values{"name": name})
+}
+
 // localnetName is the port of a switch to its physical network.
 func localnetName(sw string) string { return sw + "-localnet" }
 
@@ -158,7 +164,7 @@ func (f *Fabric) claim(v ovsdb.View, s *logicalSwitch, n network.Network) []ovsd
 		ops = append(append(ops, there), lacking...)
 	}
 	if ours(s.ExternalIDs) && s.ExternalIDs[keyLocalnet] != "" && findPort(v, localnetName(s.Name)) == nil {
-		ops = append(ops, there, localnetPort("localnet", s.Name, s.ExternalIDs[keyLocalnet], s.vlan()),
+		ops = append(ops, there, noPort(localnetName(s.Name)), localnetPort("localnet", s.Name, s.ExternalIDs[keyLocalnet], s.vlan()),
 			ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(s.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs("localnet")}))
 	}
 	if joined := f.joinRouter(v, n, s.UUID); len(joined) > 0 {
@@ -193,7 +199,10 @@ func (f *Fabric) unclaim(ctx context.Context, name, key string) error {
 		}
 		s, _ := findSwitch(v, name)
 		if s == nil || !ours(s.ExternalIDs) {
-			return f.dropParts(ctx, v, name)
+			if err := f.dropParts(ctx, v, name); err == nil || !changed(err, "DHCP_Options") {
+				return err
+			}
+			continue
 		}
 		claims := s.claims()
 		_, has := claims[key]
@@ -266,6 +275,16 @@ func uuidsOf(v any) (list []string) {
 		}
 	}
 	return list
+}
+
+// named returns the name of this host's chassis. It is in every port: with another one
+// OVN would let go of the containers, so nothing is written while it is not known.
+func (f *Fabric) named() (string, error) {
+	c, err := f.Chassis()
+	if err == nil && c.Name() == "" {
+		err = errors.New("Open vSwitch has no external_ids:system-id, by which OVN knows this host")
+	}
+	return c.Name(), err
 }
 
 // chassisName is what this host is called in messages on other hosts.

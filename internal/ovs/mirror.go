@@ -37,7 +37,8 @@ func mirrorName(n network.Network, dest string) string {
 	return network.LinkPrefix + "-" + n.ID.Short() + "-" + dest
 }
 
-func vlanDest(vlan uint16) string { return fmt.Sprintf("vlan%d", vlan) }
+// vlanDest has a character that no name of a port may have: one can be named vlan900.
+func vlanDest(vlan uint16) string { return fmt.Sprintf("vlan/%d", vlan) }
 
 // wantedMirrors are the rows for n, as far as their destinations are there.
 func wantedMirrors(v ovsdb.View, b *bridge, n network.Network) []wantedMirror {
@@ -192,6 +193,9 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 		}
 	}
 	for _, m := range have {
+		if unknownObserver(m, c.net) {
+			continue
+		}
 		ops = append(ops, delMirror(m.UUID)...)
 		room++
 	}
@@ -325,6 +329,14 @@ func without(a, b []string) (rest []string) {
 		}
 	}
 	return rest
+}
+
+// unknownObserver tells whether a mirror copies to an endpoint of which nothing is
+// known, such as one whose record cannot be read: Prune takes both together, once its
+// container has ended.
+func unknownObserver(m *mirror, n network.Network) bool {
+	id := network.EndpointID(m.ExternalIDs[network.KeyEndpointID])
+	return id != "" && n.Phase != network.PhaseDeleting && n.Endpoints[id] == nil && deref(m.OutputPort) != ""
 }
 
 // delMirror takes a mirror off its bridge, whichever that is; the row goes with the

@@ -179,7 +179,7 @@ func TestMirrorConfig(t *testing.T) {
 	web, late := endpoint(1), endpoint(2)
 	web.ContainerName = "web"
 	n = r.attach(n, web, late)
-	r.expectMirrors("ocn-n1-vlan900 on foreign0: all false out ocn000000000001 in  vlans [] to [900]")
+	r.expectMirrors("ocn-n1-vlan/900 on foreign0: all false out ocn000000000001 in  vlans [] to [900]")
 	r.dirty.take("n1")
 	r.vsctl("add-port", "foreign0", "mon0", "--", "set", "interface", "mon0", "type=internal")
 	eventually(t, "the port is noticed", func() bool { return r.dirty.take("n1") > 0 })
@@ -189,13 +189,13 @@ func TestMirrorConfig(t *testing.T) {
 	n = join(n, network.PhaseJoined, late)
 	r.apply(n)
 	r.expectMirrors("ocn-n1-mon0 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to mon0[]",
-		"ocn-n1-vlan900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
+		"ocn-n1-vlan/900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
 	r.unchangedBy(n)
 	r.dirty.take("n1")
 	r.vsctl("del-port", "mon0")
 	eventually(t, "its end is noticed", func() bool { return r.dirty.take("n1") > 0 })
 	r.apply(n)
-	r.expectMirrors("ocn-n1-vlan900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
+	r.expectMirrors("ocn-n1-vlan/900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
 	s := r.f.Observe(n)
 	if len(s.Mirrors) != 2 || s.Mirrors[0].Idle != "bridge foreign0 has no port mon0" || s.Mirrors[1].Idle != "" || s.Mirrors[1].Ports != 2 || s.Health != healthOK {
 		t.Errorf("observed %s %+v", s.Health, s.Mirrors)

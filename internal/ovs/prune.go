@@ -82,10 +82,15 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 	leftover := func(kind, name, why string, remove func(context.Context) error) {
 		found = append(found, network.Leftover{Kind: kind, Name: name, Why: why, Remove: remove, Sure: kind == "chain"})
 	}
-	stale := make(map[string]bool) // ports by UUID
+	stale := make(map[string]bool)    // ports by UUID
+	used := make(map[network.ID]bool) // networks with a port that a container still uses
 	for _, p := range ovsdb.All[*port](v) {
 		id, eid := network.ID(p.ExternalIDs[network.KeyNetworkID]), network.EndpointID(p.ExternalIDs[network.KeyEndpointID])
-		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) || f.inUse(eid, here) {
+		if !ours(p.ExternalIDs) || wanted[p.Name] || spare(id, eid) {
+			continue
+		}
+		if f.inUse(eid, here) {
+			used[id] = true
 			continue
 		}
 		if b := bridgeOf(v, p.UUID); b != nil {
@@ -98,6 +103,9 @@ func (f *Fabric) Leftovers(keep []network.Network, spare func(network.ID, networ
 		}
 	}
 	for _, m := range strayMirrors(v, keep, spare) {
+		if used[network.ID(m.ExternalIDs[network.KeyNetworkID])] {
+			continue
+		}
 		leftover("mirror", m.Name, "of a network that is not known", func(ctx context.Context) error {
 			_, err := f.write(ctx, delMirror(m.UUID), nil)
 			return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,10 @@ import (
 
 // version is set by the build.
 var version = "dev"
+
+// The main thread cannot end. Goroutines that enter the namespace of a container leave
+// their thread to end with them, so none of them may be on it.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

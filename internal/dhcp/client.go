@@ -105,7 +105,11 @@ func Renew(ctx context.Context, p Port, l Lease, all bool) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	return granted(ack, mac, at)
+	got, err := granted(ack, mac, at)
+	if err == nil && (got.Addr.Addr() != l.Addr.Addr() || !all && got.Server != l.Server) {
+		return Lease{}, fmt.Errorf("the DHCP server %v answers the renewal of %v at %v with %v", got.Server, l.Addr, l.Server, got.Addr)
+	}
+	return got, err
 }
 
 // Release gives a lease back. Nobody answers.

@@ -63,6 +63,7 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 	var ra *ndp.RouterAdvertisement
 	var plain Lease6
 	var offer *dhcpv6.Message
+	waits := false
 	content := func() bool {
 		managed := ra != nil && ra.ManagedConfiguration && ask != nil
 		return ra != nil && (len(plain.Addrs) > 0 && enough(plain) || managed) && (!managed || offer != nil)
@@ -103,7 +104,8 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 			if l := advertised(h, c.port.MAC, now); ra == nil || len(l.Addrs) > 0 {
 				ra, plain = h.router, l
 			}
-			if ask != nil && ra.ManagedConfiguration && end.Before(now.Add(ManagedWait)) {
+			if ask != nil && ra.ManagedConfiguration && !waits && end.Before(now.Add(ManagedWait)) {
+				waits = true // once, however often routers advertise
 				end = now.Add(ManagedWait)
 			}
 		}
@@ -199,7 +201,11 @@ func Renew6(ctx context.Context, p Port, l Lease6, all bool) (Lease6, error) {
 	}
 	defer c.close()
 	if !l.Managed {
-		return c.listen(ctx, nil, time.Hour, func(got Lease6) bool { return slices.Contains(l.Addrs, got.Addrs[0]) })
+		got, err := c.listen(ctx, nil, time.Hour, func(got Lease6) bool { return slices.Contains(l.Addrs, got.Addrs[0]) })
+		if err == nil && !slices.Contains(l.Addrs, got.Addrs[0]) && got.Router != l.Router {
+			return Lease6{}, ErrSilent // another router's prefix: not before ours has run out
+		}
+		return got.soonest(l, time.Now()), err
 	}
 	kind, mods := dhcpv6.MessageTypeRebind, []dhcpv6.Modifier(nil)
 	if !all {

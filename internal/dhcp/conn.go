@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -52,6 +53,14 @@ var clientFrames = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 }
 
+// incoming drops what the device sends: it is no answer, but ours, or forged by the
+// container, which could give itself an address so.
+var incoming = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0xfffff000 + 4}, // SKF_AD_OFF + SKF_AD_PKTTYPE
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OUTGOING, Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+}
+
 // dial opens the socket in the namespace of the port.
 func dial(p Port) (*conn, error) { return dialFor(p, clientFrames) }
 
@@ -60,6 +69,7 @@ func dialFor(p Port, frames []unix.SockFilter) (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
+	frames = append(slices.Clone(incoming), frames...)
 	filter := unix.SockFprog{Len: uint16(len(frames)), Filter: &frames[0]}
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &filter)
 	if err == nil {

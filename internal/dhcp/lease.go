@@ -66,9 +66,11 @@ func leaseOf(ack *dhcpv4.DHCPv4, serverMAC net.HardwareAddr, at time.Time) Lease
 		return l
 	}
 	// RFC 2131, section 4.4.5. What makes no sense is not taken.
-	renew, rebind := ack.IPAddressRenewalTime(whole/2), ack.IPAddressRebindingTime(whole*7/8)
+	whole = max(whole, time.Second)
+	late := whole / 8 * 7 // in this order: there is not room for the other
+	renew, rebind := ack.IPAddressRenewalTime(whole/2), ack.IPAddressRebindingTime(late)
 	if rebind <= 0 || rebind > whole {
-		rebind = whole * 7 / 8
+		rebind = late
 	}
 	if renew <= 0 || renew > rebind {
 		renew = min(whole/2, rebind)

@@ -79,7 +79,22 @@ func advertised(h heard, mac net.HardwareAddr, at time.Time) Lease6 {
 	}
 	l.Renew = at.Add(min(whole/2, lookAgain))
 	if whole < ndp.Infinity {
-		l.Rebind, l.Expire = at.Add(whole*7/8), at.Add(whole)
+		l.Rebind, l.Expire = at.Add(whole/8*7), at.Add(whole)
+	}
+	return l
+}
+
+// soonest is the shortest that what a router advertises makes of the time that is left
+// of an address: two hours or that time, so that nobody ends it by one packet (RFC 4862,
+// section 5.5.3 e).
+func (l Lease6) soonest(old Lease6, now time.Time) Lease6 {
+	rest := 2 * time.Hour
+	if !old.Expire.IsZero() {
+		rest = min(rest, old.Expire.Sub(now))
+	}
+	if !l.Expire.IsZero() && l.Expire.Sub(now) < rest {
+		l.Expire = now.Add(rest)
+		l.Rebind, l.Renew = l.Expire, now.Add(min(rest/2, lookAgain))
 	}
 	return l
 }
@@ -135,7 +150,7 @@ func (l *Lease6) times(renew, rebind, preferred, valid time.Duration) {
 		return
 	}
 	if rebind <= 0 || rebind > valid {
-		rebind = preferred * 4 / 5
+		rebind = preferred / 5 * 4 // in this order: there is not room for the other
 	}
 	if renew <= 0 || renew > rebind {
 		renew = min(preferred/2, rebind)

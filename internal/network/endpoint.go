@@ -355,6 +355,9 @@ func (m *Manager) join(ctx context.Context, e *entry, ep Endpoint, req JoinReque
 // unjoin takes back a Join that failed: at once if the fabric is there, else
 // the tombstone waits for it.
 func (m *Manager) unjoin(ctx context.Context, e *entry, ep Endpoint) {
+	if now, ok := e.value().Endpoint(ep.ID); ok && now.Phase != PhaseDeleting {
+		m.giveBack(e.value(), now) // while its port is there
+	}
 	m.kill(e, ep.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()

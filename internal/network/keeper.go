@@ -16,6 +16,7 @@ const (
 	leaseAsk     = 5 * time.Second  // how long one exchange may take
 	leaseAgain   = 10 * time.Second // the least time between two of one lease
 	leaseRarely  = time.Minute      // and when there is no address at all
+	leaseLeast   = time.Second      // and after one that succeeded, whatever times it says
 )
 
 // keeper remembers when leases are to be looked after.
@@ -189,7 +190,7 @@ func (m *Manager) keepLease(ctx context.Context, id ID, eid EndpointID) (again t
 	now = m.now()
 	switch {
 	case err == nil:
-		return time.Time{}
+		return now.Add(leaseLeast)
 	case refused:
 		log.Debug("no new lease", "err", err)
 		return now.Add(jitter(leaseRarely / 2))

@@ -44,7 +44,7 @@ func (m *Manager) keepLease6(ctx context.Context, id ID, ep Endpoint) (again tim
 	now = m.now()
 	switch {
 	case err == nil:
-		return time.Time{}
+		return now.Add(leaseLeast)
 	case refused:
 		log.Debug("no new IPv6 addresses", "err", err)
 		return now.Add(jitter(leaseRarely / 2))

@@ -84,10 +84,24 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 	}
 	if six != nil {
 		if err := m.adopt6(e, id, *six); err != nil {
+			m.giveBack(n, ep.with(&l, six))
 			return err
 		}
 	}
-	return m.adopt(e, id, l)
+	err = m.adopt(e, id, l)
+	if errors.Is(err, errGone) { // and not if somebody else has the address, too
+		m.giveBack(n, ep.with(&l, nil))
+	}
+	return err
+}
+
+// with is an endpoint as it would be with what was granted.
+func (ep Endpoint) with(l *Lease, six *Lease6) Endpoint {
+	ep.Lease, ep.Lease6, ep.Addrs = l, six, []netip.Prefix{l.Addr}
+	if six != nil {
+		ep.Addrs = append(ep.Addrs, six.Addrs...)
+	}
+	return ep
 }
 
 // adopt makes the address of a lease the endpoint's, unless somebody in its segment

@@ -177,9 +177,16 @@ func (m *Manager) readdress(e *entry, id EndpointID, six bool, addrs []netip.Pre
 		ep.setFamily(six, addrs)
 		set(ep)
 	})
-	if now, ok := e.value().Endpoint(id); err == nil && (!ok || now.Phase == PhaseDeleting) {
+	now, ok := e.value().Endpoint(id)
+	switch {
+	case err == nil && (!ok || now.Phase == PhaseDeleting):
 		m.vacate(n, ep) // whoever removed it knew nothing of these addresses
 		return errGone
+	case err != nil && ok:
+		ep.MAC = ""
+		m.vacate(n, ep)
+		_, again := m.occupy(n, now) // those of its record
+		err = errors.Join(err, again)
 	}
 	return err
 }

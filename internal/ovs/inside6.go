@@ -85,5 +85,5 @@ func lease6(l dhcp.Lease6) network.Lease6 {
 
 // granted6 is what a renewal or release needs of it.
 func granted6(l network.Lease6) dhcp.Lease6 {
-	return dhcp.Lease6{Addrs: l.Addrs, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server}
+	return dhcp.Lease6{Addrs: l.Addrs, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server, Expire: l.Expire}
 }

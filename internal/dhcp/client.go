@@ -40,8 +40,9 @@ func Acquire(ctx context.Context, p Port, want netip.Addr) (Lease, error) {
 		return Lease{}, err
 	}
 	defer c.close()
+	lost := want.IsValid()
 	for {
-		l, err := c.acquire(ctx, p, want)
+		l, err := c.acquire(ctx, p, want, lost)
 		if !errors.Is(err, ErrRefused) || ctx.Err() != nil {
 			return l, err
 		}
@@ -55,8 +56,10 @@ func Acquire(ctx context.Context, p Port, want netip.Addr) (Lease, error) {
 	}
 }
 
-func (c *conn) acquire(ctx context.Context, p Port, want netip.Addr) (Lease, error) {
-	mods := []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover)}
+// acquire asks once. Where an address was lost, answers have to go to everybody: a port
+// that is guarded gets none for an address that is not its own yet.
+func (c *conn) acquire(ctx context.Context, p Port, want netip.Addr, lost bool) (Lease, error) {
+	mods := []dhcpv4.Modifier{dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithBroadcast(lost)}
 	if want.IsValid() {
 		mods = append(mods, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(want.AsSlice())))
 	}
@@ -69,7 +72,7 @@ func (c *conn) acquire(ctx context.Context, p Port, want netip.Addr) (Lease, err
 		return Lease{}, err
 	}
 	take, err := message(p, dhcpv4.WithTransactionID(offer.TransactionID),
-		dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithBroadcast(lost),
 		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(offer.YourIPAddr)),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(offer.ServerIdentifier())))
 	if err != nil {

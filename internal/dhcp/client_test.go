@@ -61,11 +61,18 @@ func testClient(t *testing.T, s server) {
 	if whole, renew := l.Expire.Sub(l.From), l.Renew.Sub(l.From); whole != 10*time.Minute || renew < 4*time.Minute || renew > 6*time.Minute || !l.Rebind.After(l.Renew) || !l.Rebind.Before(l.Expire) {
 		t.Errorf("the times are %v, %v, %v, %v", l.From, l.Renew, l.Rebind, l.Expire)
 	}
+	// Who asked for an address of old was answered at everybody's. Its server looks for it
+	// now as one looks for any machine, and the kernel has the address by then.
+	address := func(what string) {
+		run(t, "nsenter", "--net="+w.port.NetNS, "ip", "addr", what, l.Addr.String(), "dev", "cli")
+	}
+	address("add")
 	for _, all := range []bool{false, true} {
 		if again, err := w.renew(l, all); err != nil || again.Addr != l.Addr || !again.From.After(l.From) {
 			t.Errorf("renewed (all %v): %+v, %v", all, again, err)
 		}
 	}
+	address("del")
 	if err := Release(w.port, l); err != nil {
 		t.Error(err)
 	}

@@ -91,12 +91,33 @@ func (e Endpoint) Has6() bool { return len(e.family(true)) > 0 }
 // 23.03 keeps what a container says of that address from those who ask (it lets only
 // such answers pass whose hop limit is 225, a slip of the pen).
 func (n Network) LinkLocal(ep Endpoint) (a netip.Addr, ok bool) {
+	if !n.leases(ep) || n.SelfWired() || ep.Lease != nil && !ep.Has6() {
+		return a, false
+	}
+	return ep.linkLocal()
+}
+
+// linkLocal is the link-local address by the MAC address.
+func (ep Endpoint) linkLocal() (a netip.Addr, ok bool) {
 	mac, err := net.ParseMAC(ep.MAC)
-	if err != nil || len(mac) != 6 || !n.leases(ep) || n.SelfWired() || ep.Lease != nil && !ep.Has6() {
+	if err != nil || len(mac) != 6 {
 		return a, false
 	}
 	b := [16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}
 	return netip.AddrFrom16(b), true
+}
+
+// Askers are the source addresses with which DHCP is spoken for an endpoint that has
+// lost what it had of a family and asks for more. A fabric that guards ports has to let
+// them pass: with no address of a family at all, it would let either none or all pass.
+func (ep Endpoint) Askers() (list []netip.Addr) {
+	if ep.Lease != nil && !ep.Has4() {
+		list = append(list, netip.IPv4Unspecified())
+	}
+	if a, ok := ep.linkLocal(); ok && ep.Lease6 != nil && !ep.Has6() {
+		list = append(list, a)
+	}
+	return list
 }
 
 // acquire gets a lease and looks for IPv6 meanwhile. There need not be any.

@@ -239,7 +239,11 @@ func (f *Fabric) port(c *change, ep network.Endpoint) logicalPort {
 		want.Addresses[0] += " " + a.String()
 	}
 	if p.Secure {
-		want.PortSecurity = []string{address}
+		guard := address
+		for _, a := range ep.Askers() {
+			guard += " " + a.String()
+		}
+		want.PortSecurity = []string{guard}
 	}
 	if c.net.Config.IPAM == network.IPAMOVN {
 		for role, ref := range map[string]**string{roleDHCP4: &want.DHCPv4, roleDHCP6: &want.DHCPv6} {

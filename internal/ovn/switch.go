@@ -282,7 +282,7 @@ func uuidsOf(v any) (list []string) {
 func (f *Fabric) named() (string, error) {
 	c, err := f.Chassis()
 	if err == nil && c.Name() == "" {
-		err = errors.New("Open vSwitch has no external_ids:system-id, by which OVN knows this host")
+		err = errors.New("external_ids:system-id, by which OVN knows this host, is not set in Open vSwitch")
 	}
 	return c.Name(), err
 }

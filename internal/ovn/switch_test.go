@@ -3,6 +3,7 @@ package ovn
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -189,4 +190,23 @@ func (r *rig) state() string {
 		}
 	}
 	return sorted(all)
+}
+
+// While the chassis' own name is not known, ports stay as they are: with another one
+// OVN would let go of the containers of this host.
+func TestWithoutName(t *testing.T) {
+	r := newRig(t)
+	f := r.host("h1")
+	check(t, r.publish(f, onSwitch("ls1"), endpoint(1, "10.1.0.5")))
+	before := r.state()
+	r.run("ovs-vsctl", "--timeout=10", "--no-wait", "--db=unix:"+filepath.Join(r.dir, "h1.sock"), "remove", "Open_vSwitch", ".", "external_ids", "system-id")
+	eventually(t, "the name is gone", func() bool { _, err := f.named(); return err != nil })
+	ep := endpoint(1, "10.1.0.5")
+	ep.Phase = network.PhaseJoined
+	if err := r.publish(f, onSwitch("ls1"), ep); err == nil || !strings.Contains(err.Error(), "system-id") {
+		t.Errorf("published without a name: %v", err)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("the database was\n%s\nand is\n%s", before, after)
+	}
 }

@@ -170,34 +170,34 @@ func TestMirrorVLANs(t *testing.T) {
 }
 
 // The options of a network: named containers, one direction, a port of others that
-// comes and goes, and a VLAN.
+// comes and goes, and a VLAN of which the port has the name.
 func TestMirrorConfig(t *testing.T) {
 	r := newRig(t)
 	n := newNet("n1", "foreign0", 5)
 	n.OwnsBridge = false
-	n.Config.Mirror = &network.Mirror{Port: "mon0", VLAN: 900, Containers: []string{"web"}, Direction: network.DirectionOut}
+	n.Config.Mirror = &network.Mirror{Port: "vlan900", VLAN: 900, Containers: []string{"web"}, Direction: network.DirectionOut}
 	web, late := endpoint(1), endpoint(2)
 	web.ContainerName = "web"
 	n = r.attach(n, web, late)
 	r.expectMirrors("ocn-n1-vlan/900 on foreign0: all false out ocn000000000001 in  vlans [] to [900]")
 	r.dirty.take("n1")
-	r.vsctl("add-port", "foreign0", "mon0", "--", "set", "interface", "mon0", "type=internal")
+	r.vsctl("add-port", "foreign0", "vlan900", "--", "set", "interface", "vlan900", "type=internal")
 	eventually(t, "the port is noticed", func() bool { return r.dirty.take("n1") > 0 })
 	late.ContainerName = "web"
 	n.Config.Mirror.Direction = network.DirectionIn
 	n.Rev = rev()
 	n = join(n, network.PhaseJoined, late)
 	r.apply(n)
-	r.expectMirrors("ocn-n1-mon0 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to mon0[]",
-		"ocn-n1-vlan/900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
+	r.expectMirrors("ocn-n1-vlan/900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]",
+		"ocn-n1-vlan900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to vlan900[]")
 	r.unchangedBy(n)
 	r.dirty.take("n1")
-	r.vsctl("del-port", "mon0")
+	r.vsctl("del-port", "vlan900")
 	eventually(t, "its end is noticed", func() bool { return r.dirty.take("n1") > 0 })
 	r.apply(n)
 	r.expectMirrors("ocn-n1-vlan/900 on foreign0: all false out  in ocn000000000001,ocn000000000002 vlans [] to [900]")
 	s := r.f.Observe(n)
-	if len(s.Mirrors) != 2 || s.Mirrors[0].Idle != "bridge foreign0 has no port mon0" || s.Mirrors[1].Idle != "" || s.Mirrors[1].Ports != 2 || s.Health != healthOK {
+	if len(s.Mirrors) != 2 || s.Mirrors[0].Idle != "bridge foreign0 has no port vlan900" || s.Mirrors[1].Idle != "" || s.Mirrors[1].Ports != 2 || s.Health != healthOK {
 		t.Errorf("observed %s %+v", s.Health, s.Mirrors)
 	}
 	n.Config.Mirror = &network.Mirror{Containers: []string{"db", "web"}}

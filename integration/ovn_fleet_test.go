@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,8 +95,15 @@ func (f *fleet) logState() {
 	for _, h := range f.hosts {
 		h.logState()
 	}
-	if f.hc != nil {
-		f.t.Logf("northbound:\n%s", f.nbctl("show")+"\n"+f.nbctl("list", "DHCP_Options"))
+	if f.hc == nil {
+		return
+	}
+	// The test's own context is over by now.
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, args := range [][]string{{"show"}, {"list", "DHCP_Options"}} {
+		out, err := f.hc.Run(ctx, f.nbArgs(args...)...)
+		f.t.Logf("northbound %s: %v\n%s", args[0], err, out)
 	}
 }
 

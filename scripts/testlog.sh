@@ -1,7 +1,8 @@
 #!/bin/bash
 # Reads what `go test -v` prints, and prints one line for each test, all output of
 # those that fail, and what go says of each package as it comes and once more at
-# the end. The latter goes to the file that is given, too.
+# the end, with the first lines of what the tests that failed said. What go says of
+# the packages goes to the file that is given, too.
 set -uo pipefail
 
 results=${1:?usage: testlog.sh FILE}
@@ -10,6 +11,7 @@ mkdir -p "$(dirname "$results")"
 
 declare -A output=() # of each test at the top level that has not ended
 declare -a failed=()
+said=''              # by those
 declare -i passed=0 skipped=0
 current=''           # the test whose output follows
 after=''             # result of the test whose subtests' results follow
@@ -33,7 +35,10 @@ while IFS= read -r line || [ -n "$line" ]; do
 		case $after in
 		PASS) passed+=1 ;;
 		SKIP) skipped+=1 ;;
-		FAIL) failed+=("$current") ;;
+		FAIL)
+			failed+=("$current")
+			said+=$(grep -E '^ +[a-z0-9_]+\.go:[0-9]+: ' <<<"${output[$current]-}" | tail -n 30)$'\n'
+			;;
 		esac
 		[ "$after" = PASS ] || printf '%s' "${output[$current]-}"
 		unset "output[$current]"
@@ -57,6 +62,7 @@ done
 flush
 
 echo
+printf '%s' "$said"
 printf -- '--- failed: %s\n' "${failed[@]+"${failed[@]}"}" | sed '/: $/d'
 echo "$passed tests passed, ${#failed[@]} failed, $skipped skipped"
 cat "$results"

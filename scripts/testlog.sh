@@ -37,7 +37,7 @@ while IFS= read -r line || [ -n "$line" ]; do
 		SKIP) skipped+=1 ;;
 		FAIL)
 			failed+=("$current")
-			said+=$(grep -E '^ +[a-z0-9_]+\.go:[0-9]+: ' <<<"${output[$current]-}" | tail -n 30)$'\n'
+			said+="--- $current"$'\n'$(awk '/^ +[a-z0-9_]+\.go:[0-9]+: / { n = 5 } n-- > 0' <<<"${output[$current]-}" | tail -n 100)$'\n'
 			;;
 		esac
 		[ "$after" = PASS ] || printf '%s' "${output[$current]-}"

@@ -26,7 +26,7 @@ type fakeInside struct {
 	silent   bool // the server
 	router   netip.Addr
 	routes   []Route
-	term     time.Duration
+	term     time.Duration // 0: for ever
 	granted  map[netip.Addr]EndpointID
 	next     netip.Addr
 	asks     []string // what the server was asked, with the time since start
@@ -82,11 +82,15 @@ func (i *fakeInside) answered(ctx context.Context, ask string) error {
 func (i *fakeInside) leaseLocked(id EndpointID, a netip.Addr) Lease {
 	i.granted[a] = id
 	now := time.Now().UTC()
-	return Lease{
+	l := Lease{
 		Addr: netip.PrefixFrom(a, 24), Router: i.router, Server: netip.MustParseAddr("10.7.0.1"), MTU: 1400,
 		Routes: i.routes,
-		From:   now, Renew: now.Add(i.term / 2), Rebind: now.Add(i.term * 7 / 8), Expire: now.Add(i.term),
+		From:   now,
 	}
+	if i.term > 0 {
+		l.Renew, l.Rebind, l.Expire = now.Add(i.term/2), now.Add(i.term*7/8), now.Add(i.term)
+	}
+	return l
 }
 
 func (i *fakeInside) Acquire(ctx context.Context, _ Network, ep Endpoint, want netip.Addr) (Lease, error) {

@@ -58,18 +58,21 @@ func dueFor(ep Endpoint) time.Time {
 	return time.Time{}
 }
 
-// begin tells when the lease of ep is due, and marks it busy if that is now.
+// begin tells when the lease of ep is due, zero for never, and marks it busy if that is
+// now.
 func (k *keeper) begin(ep Endpoint, now time.Time) (due time.Time, mine bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.busy[ep.ID] {
 		return time.Time{}, false
 	}
-	due = k.due(ep)
+	if due = k.due(ep); due.IsZero() {
+		return due, false // also if it was to be tried again
+	}
 	if next, failed := k.next[ep.ID]; failed && next.After(due) {
 		due = next
 	}
-	if k.due(ep).IsZero() || due.After(now) {
+	if due.After(now) {
 		return due, false
 	}
 	k.busy[ep.ID] = true

@@ -121,6 +121,25 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
+// A lease that is renewed for ever is not looked after any more, nor one whose
+// container has left.
+func TestNothingDue(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.join("n", "a", "")
+		r.join("n", "b", "")
+		time.Sleep(41 * time.Second) // both were renewed
+		r.leave("n", "b")
+		r.inside.with(func(i *fakeInside) { i.term = 0 })
+		time.Sleep(time.Minute)
+		r.inside.asked()
+		time.Sleep(24 * time.Hour)
+		if got := r.inside.asked(); len(got) > 0 {
+			t.Errorf("the server was asked %q", got)
+		}
+	})
+}
+
 // A short lease has its turn of any server, too.
 func TestShortLease(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

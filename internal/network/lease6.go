@@ -163,7 +163,7 @@ func (m *Manager) acquire6(ctx context.Context, n Network, ep Endpoint) *Lease6 
 // has one of them.
 func (m *Manager) adopt6(e *entry, id EndpointID, l Lease6) error {
 	err := m.readdress(e, id, true, l.Addrs, func(ep *Endpoint) { ep.Lease6 = &l })
-	if err != nil && !errors.Is(err, errGone) {
+	if taken(err) {
 		return fmt.Errorf("an IPv6 address is given to two: %w", err)
 	}
 	return err
@@ -186,7 +186,7 @@ func (m *Manager) readdress(e *entry, id EndpointID, six bool, addrs []netip.Pre
 		ep.Addrs = addrs
 		evicted, err := m.occupy(n, ep)
 		if err != nil {
-			return err
+			return takenError{err}
 		}
 		defer m.entered(id)
 		for _, other := range evicted {

@@ -453,19 +453,21 @@ func TestDeletedWhenGranted(t *testing.T) {
 
 // What was granted to a start that cannot be recorded is given back, once.
 func TestGrantedNotStored(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.leased6(true, []netip.Prefix{one6})
-		r.inside.with(func(i *fakeInside) { i.after = func() { r.store.failOn("PutEndpoint") } })
-		refused(t, r.tryEndpoint("n", "a", ""), errDisk.Error())
-		r.store.mend()
-		if len(r.inside.returned()) != 1 || len(r.inside.seen6().released6) != 1 {
-			t.Errorf("released is %v and %v", r.inside.returned(), r.inside.seen6().released6)
-		}
-		time.Sleep(time.Minute)
-		if _, there := r.findEndpoint("a"); there || len(r.fabric.ports) > 0 {
-			t.Errorf("the endpoint stays: %v; the ports are %v", there, r.fabric.ports)
-		}
-	})
+	for _, six := range [][]netip.Prefix{nil, {one6}} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.leased6(true, six)
+			r.inside.with(func(i *fakeInside) { i.after = func() { r.store.failOn("PutEndpoint") } })
+			refused(t, r.tryEndpoint("n", "a", ""), errDisk.Error())
+			r.store.mend()
+			if len(r.inside.returned()) != 1 || len(r.inside.seen6().released6) != len(six) {
+				t.Errorf("released is %v and %v", r.inside.returned(), r.inside.seen6().released6)
+			}
+			time.Sleep(time.Minute)
+			if _, there := r.findEndpoint("a"); there || len(r.fabric.ports) > 0 {
+				t.Errorf("the endpoint stays: %v; the ports are %v", there, r.fabric.ports)
+			}
+		})
+	}
 }
 
 // What cannot be set in a container is tried again.

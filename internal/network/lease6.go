@@ -12,13 +12,14 @@ import (
 )
 
 // Lease6 is the IPv6 that an endpoint has beside its lease: an address that a DHCPv6
-// server has granted, those that follow from the prefixes of a router, or both.
+// server has granted, those that follow from the prefixes of routers, or both.
 type Lease6 struct {
-	Addrs   []netip.Prefix `json:"addrs"`             // Docker shows the first
-	Managed bool           `json:"managed,omitempty"` // the first is a server's
-	Router  netip.Addr     `json:"router,omitzero"`   // of the default route, link-local
-	DNS     []netip.Addr   `json:"dns,omitempty"`
-	Server  string         `json:"server,omitempty"` // its DUID
+	Addrs   []netip.Prefix           `json:"addrs"`             // Docker shows the first
+	Ends    map[netip.Addr]time.Time `json:"ends,omitempty"`    // of those by prefixes, if all are
+	Managed bool                     `json:"managed,omitempty"` // the first is a server's
+	Router  netip.Addr               `json:"router,omitzero"`   // of the default route, link-local
+	DNS     []netip.Addr             `json:"dns,omitempty"`
+	Server  string                   `json:"server,omitempty"` // its DUID
 
 	From   time.Time `json:"from"`
 	Renew  time.Time `json:"renew,omitzero"`

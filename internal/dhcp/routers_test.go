@@ -1,0 +1,171 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/ndp"
+	"golang.org/x/sys/unix"
+)
+
+// router is one that answers solicitations after a while.
+type router struct {
+	number byte // fe80::number, and the last of its MAC address
+	delay  time.Duration
+	ra     ndp.RouterAdvertisement
+}
+
+// of is a router with one prefix that lives for an hour.
+func of(number byte, delay time.Duration, prefer ndp.Preference, prefix string) router {
+	return router{number, delay, ndp.RouterAdvertisement{
+		RouterLifetime: 30 * time.Minute, RouterSelectionPreference: prefer,
+		Options: []ndp.Option{prefix6(prefix, true, true, 30*time.Minute, time.Hour)},
+	}}
+}
+
+func (r router) from() netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: r.number})
+}
+
+// routers has routers at the server's end, until stop or the end of the test.
+func (w *wire) routers(list ...router) (stop func()) {
+	w.t.Helper()
+	link, err := net.InterfaceByName("srv")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := dialFor(Port{Index: link.Index, MAC: link.HardwareAddr}, []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b := make([]byte, 1<<16)
+		for {
+			n, err := c.file.Read(b)
+			if err != nil {
+				return
+			}
+			p, ok := parse6(b[:n])
+			if !ok || p.proto != unix.IPPROTO_ICMPV6 || p.data[0] != 133 {
+				continue
+			}
+			for _, r := range list {
+				answer := &conn6{file: c.file, port: Port{MAC: net.HardwareAddr{2, 0, 0, 0, 1, r.number}}, self: r.from()}
+				frame, err := answer.discovery(&r.ra, p.from, p.mac)
+				if err != nil {
+					w.t.Error(err)
+					return
+				}
+				time.AfterFunc(r.delay, func() {
+					if err := answer.send(frame); err != nil && !errors.Is(err, os.ErrClosed) {
+						w.t.Error(err)
+					}
+				})
+			}
+		}
+	}()
+	stop = func() { c.file.Close(); <-ended }
+	w.t.Cleanup(stop)
+	return stop
+}
+
+const one, two = "fd01::ff:fe00:7/64", "fd02::ff:fe00:7/64"
+
+// Another router's prefix never replaces a valid one: a container starts with that of
+// the router that answered first, gets those of slower ones soon, and loses each when
+// its own time is over.
+func TestTwoRouters(t *testing.T) {
+	alone(func() {
+		w := newWire(t)
+		expect := func(what string, l Lease6, err error, addrs ...string) Lease6 {
+			t.Helper()
+			if err != nil || !slices.Equal(texts(l), addrs) || l.Router != netip.MustParseAddr("fe80::1") || len(l.Ends) != len(addrs) {
+				t.Fatalf("%s: %+v, %v, want %q", what, l, err, addrs)
+			}
+			return l
+		}
+		again := func(l Lease6) (Lease6, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+			defer cancel()
+			return Renew6(ctx, w.port, l, false)
+		}
+		first, second := of(1, 0, ndp.Medium, "fd01::/64"), of(2, 300*time.Millisecond, ndp.High, "fd02::/64")
+		stop := w.routers(first, second)
+		l, err := w.acquire6(time.Second)
+		l = expect("at the start", l, err, one)
+		if l.Renew.Sub(l.From) > lookSoon {
+			t.Errorf("the other one is looked for at %v, from %v", l.Renew, l.From)
+		}
+		l, err = again(l)
+		l = expect("both answer", l, err, one, two)
+		if l.Renew.Sub(l.From) < 25*time.Minute || l.Renew.Sub(l.From) > lookAgain {
+			t.Errorf("it is renewed at %v, from %v", l.Renew, l.From)
+		}
+		end := l.Ends[l.Addrs[0].Addr()]
+		stop()
+
+		// Of two routers that are of equal rank, one falls silent, and another comes.
+		third := of(3, 0, ndp.Medium, "fd03::/64")
+		second.ra.Options = []ndp.Option{prefix6("fd02::/64", true, true, time.Hour, 3*time.Hour)}
+		stop = w.routers(second, third)
+		l, err = again(l)
+		l = expect("the first is silent", l, err, one, two, "fd03::ff:fe00:7/64")
+		if got := l.Ends[l.Addrs[0].Addr()]; !got.Equal(end) || !l.Ends[l.Addrs[1].Addr()].After(end) || l.Expire.Before(l.From.Add(2*time.Hour)) {
+			t.Errorf("the ends are %v, and all is over at %v; of the first it was %v", l.Ends, l.Expire, end)
+		}
+		stop()
+
+		// Only strangers are there.
+		stop = w.routers(third)
+		l.Addrs, l.Ends = l.Addrs[:1], map[netip.Addr]time.Time{l.Addrs[0].Addr(): end}
+		other, err := again(l)
+		expect("only another one answers", other, err, one, "fd03::ff:fe00:7/64")
+		l.Ends[l.Addrs[0].Addr()] = time.Now().Add(-time.Second)
+		other, err = again(l)
+		expect("the time of the first is over", other, err, "fd03::ff:fe00:7/64")
+		stop()
+		l.Ends[l.Addrs[0].Addr()] = end
+		if l, err := again(l); err == nil {
+			t.Errorf("nobody answers: %+v", l)
+		}
+	})
+}
+
+// The default route is by a router that wants to be the default one, if there is any:
+// for others a container does not start at once.
+func TestRouterPreference(t *testing.T) {
+	low, none := of(1, 0, ndp.Low, "fd01::/64"), of(1, 0, ndp.Medium, "fd01::/64")
+	none.ra.RouterLifetime = 0
+	bare := router{2, 200 * time.Millisecond, ndp.RouterAdvertisement{RouterLifetime: time.Hour}}
+	for name, c := range map[string]struct {
+		routers []router
+		want    string
+		addrs   []string
+	}{
+		"a low one alone":               {[]router{low}, "fe80::1", []string{one}},
+		"none of default routes":        {[]router{none}, "invalid IP", []string{one}},
+		"a low one and a slower medium": {[]router{low, of(2, 200*time.Millisecond, ndp.Medium, "fd02::/64")}, "fe80::2", []string{one, two}},
+		"none and one without a prefix": {[]router{none, bare}, "fe80::2", []string{one}},
+		"medium and a slower high":      {[]router{of(1, 0, ndp.Medium, "fd01::/64"), of(2, 200*time.Millisecond, ndp.High, "fd02::/64")}, "fe80::1", []string{one}},
+		"both with one prefix":          {[]router{low, of(2, 200*time.Millisecond, ndp.High, "fd01::/64")}, "fe80::2", []string{one}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alone(func() {
+				w := newWire(t)
+				w.routers(c.routers...)
+				l, err := w.acquire6(1200 * time.Millisecond)
+				if err != nil || l.Router.String() != c.want || !slices.Equal(texts(l), c.addrs) {
+					t.Errorf("got %+v, %v, want %v over %s", l, err, c.addrs, c.want)
+				}
+			})
+		})
+	}
+}

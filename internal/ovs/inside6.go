@@ -77,8 +77,12 @@ func (i *Inside) Configure6(_ context.Context, _ network.Network, ep network.End
 }
 
 func lease6(l dhcp.Lease6) network.Lease6 {
+	ends := make(map[netip.Addr]time.Time, len(l.Ends))
+	for a, end := range l.Ends {
+		ends[a] = utc(end)
+	}
 	return network.Lease6{
-		Addrs: l.Addrs, Ends: l.Ends, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server,
+		Addrs: l.Addrs, Ends: ends, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server,
 		From: utc(l.From), Renew: utc(l.Renew), Rebind: utc(l.Rebind), Expire: utc(l.Expire),
 	}
 }

@@ -195,8 +195,32 @@ func TestLease6OVN(t *testing.T) {
 		t.Errorf("the server got %q", got)
 	}
 	h.docker("rm", "-f", "aa")
+
+	// A prefix that comes later is for the port to use, too.
+	h.network("m", ownLeases("ovn.switch=ms")...)
+	h.nbctl("lsp-add", "ms", "router", "--", "lsp-set-addresses", "router", "unknown")
+	router := h.byHand("router", "br-int", "10.45.0.1/24", "--", "set", "Interface", "v-router", "external_ids:iface-id=router").
+		server6("10.45.0", "fd45::1/64", "--enable-ra", "--dhcp-range=fd45::,ra-only,2m", "--dhcp-range=fd46::,ra-only,2m")
+	h.container("bb", "m", "--mac-address", "02:00:00:00:00:b1")
+	h.ping("bb", "fd45::1")
+	router.run("ip", "addr", "add", "fd46::1/64", "dev", "eth0", "nodad")
+	h.within(90*time.Second, "the port has an address of the other prefix", func() error {
+		want := "02:00:00:00:00:b1 " + h.address("bb", "m") + " fd45::ff:fe00:b1 fd46::ff:fe00:b1"
+		if got := h.nbctl("--bare", "--columns=port_security", "list", "Logical_Switch_Port", h.portOf("bb", "m")); got != want {
+			return fmt.Errorf("it may use %q, want %q", got, want)
+		}
+		return nil
+	})
+	if got := h.in("bb").inet6("eth0"); !strings.Contains(got, "fd45::ff:fe00:b1/64") || !strings.Contains(got, "fd46::ff:fe00:b1/64") {
+		t.Errorf("the container has %s", got)
+	}
+	h.ping("bb", "fd46::1")
+
+	h.docker("rm", "-f", "bb")
 	h.ovs("del-port", "v-overlay")
+	h.ovs("del-port", "v-router")
 	h.nbctl("lsp-del", "server")
-	h.docker("network", "rm", "n")
+	h.nbctl("lsp-del", "router")
+	h.docker("network", "rm", "n", "m")
 	h.expectClean()
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -14,39 +15,48 @@ import (
 )
 
 // Fifty containers at once, on one network and on ten with a server each: every one
-// has a lease, and none has another's. A server that first looks whether an address
-// is free takes its time for each.
+// has a lease, and none has another's. Then the same with servers that first look
+// whether an address is free, one network on one host and ten on the other: dnsmasq
+// takes three seconds for that, does it six times in half a minute at most, and grants
+// without looking when there is more to do.
 func TestLeaseCrowd(t *testing.T) {
 	t.Parallel()
-	for name, on := range map[string]suite{"old-engine": own, "new-engine": newer} {
+	for name, c := range map[string]struct {
+		on      suite
+		careful int // networks
+	}{"old-engine": {own, 1}, "new-engine": {newer, 10}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			leaseCrowds(newHost(t, service, on))
+			leaseCrowds(newHost(t, service, c.on), c.careful)
 		})
 	}
 }
 
-func leaseCrowds(h *host) {
+func leaseCrowds(h *host, careful int) {
 	h.t.Helper()
-	var networks []string
-	for i := range 10 {
-		networks = append(networks, fmt.Sprintf("n%d", i))
-		h.network(networks[i], ownLeases("bridge=br-dhcp", fmt.Sprintf("vlan=%d", 100+i))...)
-		h.byHand(fmt.Sprintf("s%d", i), "br-dhcp", fmt.Sprintf("10.%d.0.1/24", 50+i), fmt.Sprintf("tag=%d", 100+i)).dhcpServer(fmt.Sprintf("10.%d.0", 50+i))
-	}
+	networks := h.servedNetworks("n", 10, 50, place.dhcpServer)
 	h.crowd(50, networks[:1])
 	h.crowd(50, networks)
-
-	h.network("careful", ownLeases("bridge=br-dhcp", "vlan=99")...)
-	h.byHand("s-careful", "br-dhcp", "10.49.0.1/24", "tag=99").carefulServer("10.49.0")
-	h.crowd(5, []string{"careful"})
-	for i, n := range networks {
-		h.ovs("del-port", "br-dhcp", fmt.Sprintf("v-s%d", i))
+	slow := h.servedNetworks("c", careful, 80, place.carefulServer)
+	h.crowd(50, slow)
+	for _, n := range slices.Concat(networks, slow) {
+		h.ovs("del-port", "br-dhcp", "v-"+n)
 		h.docker("network", "rm", n)
 	}
-	h.ovs("del-port", "br-dhcp", "v-s-careful")
-	h.docker("network", "rm", "careful")
 	h.expectClean()
+}
+
+// servedNetworks makes networks with a DHCP server each: of VLANs from first on, with
+// subnets of these numbers.
+func (h *host) servedNetworks(prefix string, count, first int, serve func(p place, subnet string, args ...string) (stop func())) (names []string) {
+	h.t.Helper()
+	for i := range count {
+		name, number := fmt.Sprintf("%s%d", prefix, i), first+i
+		names = append(names, name)
+		h.network(name, ownLeases("bridge=br-dhcp", fmt.Sprintf("vlan=%d", number))...)
+		serve(h.byHand(name, "br-dhcp", fmt.Sprintf("10.%d.0.1/24", number), fmt.Sprintf("tag=%d", number)), fmt.Sprintf("10.%d.0", number))
+	}
+	return names
 }
 
 // crowd starts containers at once, spread over networks, and removes them again. It
@@ -72,7 +82,8 @@ func (h *host) crowd(size int, on []string) {
 	if len(leases) != size {
 		h.t.Errorf("the driver was asked for %d endpoints, want %d", len(leases), size)
 	} else {
-		h.t.Logf("a lease with its port took %s, the slowest of 99 in 100 %s", leases[size/2], leases[size*99/100])
+		slow := len(leases) - sort.Search(len(leases), func(i int) bool { return leases[i] >= 2*time.Second })
+		h.t.Logf("a lease with its port took %s, the slowest of 99 in 100 %s; %d took 2 s and more", leases[size/2], leases[size*99/100], slow)
 	}
 	holders := map[string]string{}
 	var names []string

@@ -268,6 +268,28 @@ func (h *host) counted(network string) {
 	}
 }
 
+// advises waits until doctor says of the mirrors of a network this cause and what to
+// type, without calling it a fault; or nothing, if there is no cause.
+func (h *host) advises(network string, cause ...string) {
+	h.t.Helper()
+	h.eventually(fmt.Sprintf("doctor says of the mirrors of %s %q", network, cause), func() error {
+		report, err := h.doctor()
+		if err != nil {
+			return err
+		}
+		var said []string
+		for _, f := range report.Findings {
+			if f.Check == "mirrors" && f.Subject == "network "+network && f.Severity == "advice" {
+				said = append(append(said, f.Cause), f.Mend...)
+			}
+		}
+		if !slices.Equal(said, cause) || !report.Healthy {
+			return fmt.Errorf("it finds %v", report.Findings)
+		}
+		return nil
+	})
+}
+
 // Options of the network: one direction, named containers, a port of others, a VLAN.
 func TestMirrorOptions(t *testing.T) {
 	oldAndNew(t, func(t *testing.T, h *host) {
@@ -302,8 +324,14 @@ func TestMirrorOptions(t *testing.T) {
 		if m := h.mirrors("port"); len(m) != 1 || m[0].Idle != "bridge br-mir has no port v-tap" {
 			t.Errorf("of the missing port status says %+v", m)
 		}
+		mend := "ovs-vsctl add-port br-mir v-tap"
+		h.advises("port", "the mirror to port v-tap: bridge br-mir has no port v-tap", mend)
+		h.sh(mend + " || true") // before there is such a device, which newer ones call an error
+		h.advises("port", "the mirror to port v-tap: port v-tap of bridge br-mir has no device that works", "ovs-vsctl --columns=name,type,error list Interface v-tap")
+		h.ovs("del-port", "v-tap")
 		tap := h.byHand("tap", br, "")
 		h.copies("port", 1, 2)
+		h.advises("port")
 		h.eventually("the mirror is at work", func() error {
 			if m := h.mirrors("port"); len(m) != 1 || m[0].Idle != "" {
 				return fmt.Errorf("%+v", m)
@@ -325,13 +353,15 @@ func TestMirrorOptions(t *testing.T) {
 			}
 			return nil
 		})
-		h.ovs("add-port", br, "v-tap")
+		h.advises("port", "the mirror to port v-tap: bridge br-mir has no port v-tap", mend)
+		h.sh(mend)
 		h.eventually("the mirror comes with its port", func() error {
 			if rows := h.mirrorRows(); len(rows) != 3 {
 				return fmt.Errorf("%v", rows)
 			}
 			return nil
 		})
+		h.advises("port")
 		h.in("p1").send("p1-again")
 		seen.sawEach(1, "p1-again")
 

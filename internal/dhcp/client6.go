@@ -25,6 +25,11 @@ const (
 	// second time. RFC 4861 and 8415 have 4 seconds and one, but a port is new, and what
 	// is sent to a MAC address that was on another one a moment ago may get lost.
 	again6 = patience
+	// answer6 is how long routers may take for an answer (RFC 4861, section 6.2.6), and
+	// some more. lookSoon is when those are looked for that were slower than the first, for
+	// which a container does not wait.
+	answer6  = 600 * time.Millisecond
+	lookSoon = 10 * time.Second
 	// routersAgain is how long routers are left alone after that (RFC 4861, section 10).
 	// For servers the time doubles.
 	routersAgain = 4 * time.Second
@@ -48,27 +53,36 @@ func Acquire6(ctx context.Context, p Port, listen time.Duration) (Lease6, error)
 	if err != nil {
 		return Lease6{}, err
 	}
-	return c.listen(ctx, ask, listen, func(Lease6) bool { return true })
+	l, err := c.listen(ctx, ask, listen, func(l Lease6, ra *ndp.RouterAdvertisement, settled bool) bool {
+		// Of a router that hardly wants to be the default one, a better one may be there.
+		return settled || l.Router.IsValid() && rank(ra) >= 0
+	})
+	if soon := l.From.Add(lookSoon); err == nil && !l.Managed && soon.Before(l.Renew) {
+		l.Renew = soon
+	}
+	return l, err
 }
 
 // listen asks routers, and servers if there is a question for them, and makes the
-// most of what it hears. Of routers it is content with one that enough says of.
-func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Duration, enough func(Lease6) bool) (Lease6, error) {
+// most of what it hears. Of routers it is content with what enough says of, which is
+// told whether all had the time to answer.
+func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Duration, enough func(l Lease6, ra *ndp.RouterAdvertisement, settled bool) bool) (Lease6, error) {
 	begin := time.Now()
-	end := begin.Add(wait)
+	end, settled := begin.Add(wait), begin.Add(answer6)
 	routers, servers, pause := begin, begin, again6
 	if ask == nil {
 		servers = end
 	}
-	var ra *ndp.RouterAdvertisement
+	var all []heard
+	var ra *ndp.RouterAdvertisement // what they say together
 	var plain Lease6
 	var offer *dhcpv6.Message
 	waits := false
-	content := func() bool {
+	content := func(now time.Time) bool {
 		managed := ra != nil && ra.ManagedConfiguration && ask != nil
-		return ra != nil && (len(plain.Addrs) > 0 && enough(plain) || managed) && (!managed || offer != nil)
+		return ra != nil && (len(plain.Addrs) > 0 && enough(plain, ra, !now.Before(settled)) || managed) && (!managed || offer != nil)
 	}
-	for now := begin; now.Before(end) && !content(); now = time.Now() {
+	for now := begin; now.Before(end) && !content(now); now = time.Now() {
 		if !now.Before(routers) {
 			frame, err := c.solicitation()
 			if err == nil {
@@ -88,7 +102,7 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 			servers, pause = now.Add(pause), 2*pause
 		}
 		until := end
-		for _, t := range []time.Time{routers, servers} {
+		for _, t := range []time.Time{routers, servers, settled} {
 			if t.Before(until) && t.After(now) {
 				until = t
 			}
@@ -100,10 +114,10 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 		if err != nil && !errors.Is(err, errLate) {
 			return Lease6{}, err
 		}
-		if h.router != nil && (ra == nil || len(plain.Addrs) == 0 || !enough(plain)) {
-			if l := advertised(h, c.port.MAC, now); ra == nil || len(l.Addrs) > 0 {
-				ra, plain = h.router, l
-			}
+		if h.router != nil && len(all) < most6 {
+			all = append(all, h)
+			sum := together(all)
+			ra, plain = sum.router, advertised(sum, c.port.MAC, now)
 			if ask != nil && ra.ManagedConfiguration && !waits && end.Before(now.Add(ManagedWait)) {
 				waits = true // once, however often routers advertise
 				end = now.Add(ManagedWait)
@@ -120,7 +134,7 @@ func (c *conn6) listen(ctx context.Context, ask *dhcpv6.Message, wait time.Durat
 			return l.with(plain), nil
 		}
 	}
-	if len(plain.Addrs) == 0 {
+	if len(plain.Addrs) == 0 && (ask != nil || len(plain.Ends) == 0) {
 		return Lease6{}, err
 	}
 	return plain, nil
@@ -201,11 +215,16 @@ func Renew6(ctx context.Context, p Port, l Lease6, all bool) (Lease6, error) {
 	}
 	defer c.close()
 	if !l.Managed {
-		got, err := c.listen(ctx, nil, time.Hour, func(got Lease6) bool { return slices.Contains(l.Addrs, got.Addrs[0]) })
-		if err == nil && !slices.Contains(l.Addrs, got.Addrs[0]) && got.Router != l.Router {
-			return Lease6{}, ErrSilent // another router's prefix: not before ours has run out
+		got, err := c.listen(ctx, nil, time.Hour, func(got Lease6, _ *ndp.RouterAdvertisement, settled bool) bool {
+			return settled && slices.ContainsFunc(got.Addrs, func(a netip.Prefix) bool { return slices.Contains(l.Addrs, a) })
+		})
+		if err != nil {
+			return Lease6{}, err
 		}
-		return got.soonest(l, time.Now()), err
+		if got = got.after(l, time.Now()); len(got.Addrs) == 0 {
+			return Lease6{}, fmt.Errorf("%w (routers have taken back its prefixes)", ErrRefused)
+		}
+		return got, nil
 	}
 	kind, mods := dhcpv6.MessageTypeRebind, []dhcpv6.Modifier(nil)
 	if !all {

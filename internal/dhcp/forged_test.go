@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/ndp"
 )
 
 // A container cannot answer the question that is asked over its own device.
@@ -66,22 +67,26 @@ func TestLongLease(t *testing.T) {
 	}
 }
 
-// One advertisement does not end an address whose time is not nearly over.
+// One advertisement does not end an address whose time is not nearly over, whether it
+// gives it a short time or none.
 func TestShortenedByOnePacket(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	router := netip.MustParseAddr("fe80::1")
+	router, addr := netip.MustParseAddr("fe80::1"), netip.MustParsePrefix("fd01::ff:fe00:7/64")
 	for old, want := range map[time.Duration]time.Duration{24 * time.Hour: 2 * time.Hour, time.Hour: time.Hour, 0: 2 * time.Hour} {
-		had := Lease6{Router: router}
-		if old > 0 {
-			had.Expire = now.Add(old)
-		}
-		got := Lease6{Router: router, Renew: now.Add(time.Second), Rebind: now.Add(time.Second), Expire: now.Add(time.Second)}.soonest(had, now)
-		if got.Expire != now.Add(want) || got.Renew.Before(now.Add(10*time.Minute)) {
-			t.Errorf("of %v are left %v, renewal at %v", old, got.Expire.Sub(now), got.Renew)
+		for _, says := range []*ndp.PrefixInformation{prefix6("fd01::/64", true, true, time.Second, time.Second), prefix6("fd01::/64", true, true, 0, 0)} {
+			had := Lease6{Addrs: []netip.Prefix{addr}, Router: router}
+			if old > 0 {
+				had.Expire = now.Add(old)
+			}
+			ra := &ndp.RouterAdvertisement{RouterLifetime: time.Hour, Options: []ndp.Option{says}}
+			got := advertised(heard{router: ra, from: router}, mac7, now).after(had, now)
+			if got.Expire != now.Add(want) || got.Renew.Before(now.Add(10*time.Minute)) || len(got.Addrs) != 1 {
+				t.Errorf("of %v are left %v, renewal at %v", old, got.Expire.Sub(now), got.Renew)
+			}
 		}
 	}
-	long := Lease6{Expire: now.Add(48 * time.Hour)}
-	if got := long.soonest(Lease6{Expire: now.Add(time.Hour)}, now); got.Expire != long.Expire {
+	long := Lease6{Addrs: []netip.Prefix{addr}, Ends: map[netip.Addr]time.Time{addr.Addr(): now.Add(48 * time.Hour)}}
+	if got := long.after(Lease6{Addrs: long.Addrs, Expire: now.Add(time.Hour)}, now); got.Expire != now.Add(48*time.Hour) {
 		t.Errorf("a longer time became %v", got.Expire)
 	}
 }

@@ -14,11 +14,12 @@ import (
 )
 
 // Lease6 is the IPv6 that a port has: an address that a server has granted, those
-// that follow from the prefixes of a router (SLAAC), or both.
+// that follow from the prefixes of routers (SLAAC), or both.
 type Lease6 struct {
 	Addrs   []netip.Prefix
-	Managed bool       // the first address is a server's
-	Router  netip.Addr // of the default route, link-local; invalid: none
+	Ends    map[netip.Addr]time.Time // of those by prefixes, zero for never; not if Managed
+	Managed bool                     // the first address is a server's
+	Router  netip.Addr               // of the default route, link-local; invalid: none
 	DNS     []netip.Addr
 
 	Server string // DUID in hexadecimal digits; empty: there is no server
@@ -53,50 +54,128 @@ func onLink(ra *ndp.RouterAdvertisement, a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// advertised is what follows from the advertisement of a router alone. It has no
-// addresses if the router has no prefix to make them of.
+// most6 bounds what is made of advertisements, as the kernel does.
+const most6 = 16
+
+// together is what several routers say, as if it were one: all prefixes, and of the
+// routers the one that is preferred, the first of equals (RFC 4861, section 6.3.4; RFC
+// 4191, section 3.2).
+func together(list []heard) heard {
+	all := heard{router: &ndp.RouterAdvertisement{RouterSelectionPreference: ndp.Low}}
+	for _, h := range list {
+		if h.router.RouterLifetime > 0 && (!all.from.IsValid() || rank(h.router) > rank(all.router)) {
+			all.from, all.router.RouterLifetime, all.router.RouterSelectionPreference = h.from, h.router.RouterLifetime, h.router.RouterSelectionPreference
+		}
+		all.router.ManagedConfiguration = all.router.ManagedConfiguration || h.router.ManagedConfiguration
+		all.router.Options = append(all.router.Options, h.router.Options...)
+	}
+	return all
+}
+
+// rank is how much a router wants to be the default one.
+func rank(ra *ndp.RouterAdvertisement) int {
+	switch ra.RouterSelectionPreference {
+	case ndp.High:
+		return 1
+	case ndp.Low:
+		return -1
+	}
+	return 0
+}
+
+// advertised is what follows from the advertisements of routers alone. It has no
+// addresses if they have no prefix to make them of. Ends has those too of which no
+// address is to be made any more.
 func advertised(h heard, mac net.HardwareAddr, at time.Time) Lease6 {
 	ra := h.router
-	l := Lease6{From: at}
+	l := Lease6{From: at, Ends: make(map[netip.Addr]time.Time)}
 	if ra.RouterLifetime > 0 {
 		l.Router = h.from
 	}
-	whole := time.Duration(0)
 	for _, p := range prefixes(ra) {
 		// RFC 4862, section 5.5.3.
-		if !p.AutonomousAddressConfiguration || p.PrefixLength != 64 || p.ValidLifetime <= 0 || p.PreferredLifetime <= 0 || p.PreferredLifetime > p.ValidLifetime {
+		if !p.AutonomousAddressConfiguration || p.PrefixLength != 64 || p.PreferredLifetime > p.ValidLifetime {
 			continue
 		}
-		if a := onLink(ra, withMAC(netip.PrefixFrom(p.Prefix, 64), mac)); !slices.Contains(l.Addrs, a) {
+		a := onLink(ra, withMAC(netip.PrefixFrom(p.Prefix, 64), mac))
+		end := time.Time{}
+		if p.ValidLifetime < ndp.Infinity {
+			end = at.Add(p.ValidLifetime)
+		}
+		if before, twice := l.Ends[a.Addr()]; !twice || later(end, before) {
+			l.Ends[a.Addr()] = end
+		}
+		if p.PreferredLifetime > 0 && !slices.Contains(l.Addrs, a) && len(l.Addrs) < most6 {
 			l.Addrs = append(l.Addrs, a)
 		}
-		whole = max(whole, p.ValidLifetime)
 	}
 	for _, o := range ra.Options {
 		if d, ok := o.(*ndp.RecursiveDNSServer); ok && d.Lifetime > 0 {
 			l.DNS = append(l.DNS, d.Servers...)
 		}
 	}
-	l.Renew = at.Add(min(whole/2, lookAgain))
-	if whole < ndp.Infinity {
-		l.Rebind, l.Expire = at.Add(whole/8*7), at.Add(whole)
-	}
+	l.timesOf(at)
 	return l
 }
 
-// soonest is the shortest that what a router advertises makes of the time that is left
-// of an address: two hours or that time, so that nobody ends it by one packet (RFC 4862,
-// section 5.5.3 e).
-func (l Lease6) soonest(old Lease6, now time.Time) Lease6 {
-	rest := 2 * time.Hour
-	if !old.Expire.IsZero() {
-		rest = min(rest, old.Expire.Sub(now))
+// later tells whether an end is after another one. Zero is never.
+func later(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
+
+// timesOf sets when prefixes are due: at half of the time of the first that ends. All
+// is over with the last.
+func (l *Lease6) timesOf(at time.Time) {
+	l.Renew, l.Rebind, l.Expire = at.Add(lookAgain), time.Time{}, at
+	for _, a := range l.Addrs {
+		end := l.Ends[a.Addr()]
+		if half := at.Add(end.Sub(at) / 2); !end.IsZero() && half.Before(l.Renew) {
+			l.Renew = half
+		}
+		if later(end, l.Expire) {
+			l.Expire = end
+		}
 	}
-	if !l.Expire.IsZero() && l.Expire.Sub(now) < rest {
-		l.Expire = now.Add(rest)
-		l.Rebind, l.Renew = l.Expire, now.Add(min(rest/2, lookAgain))
+	if !l.Expire.IsZero() {
+		l.Rebind = at.Add(l.Expire.Sub(at) / 8 * 7)
 	}
-	return l
+}
+
+// after adds to what routers advertise now what they did before: that holds until its
+// own end, whoever is silent or has other prefixes by now (RFC 4862, section 5.5.4). An
+// end comes no nearer than two hours by one packet (section 5.5.3 e).
+func (l Lease6) after(old Lease6, now time.Time) Lease6 {
+	got := l
+	got.From, got.Addrs, got.Ends = now, nil, make(map[netip.Addr]time.Time)
+	for _, a := range old.Addrs {
+		end, known := old.Ends[a.Addr()]
+		if !known {
+			end = old.Expire // a record of an older version
+		}
+		if says, again := l.Ends[a.Addr()]; again {
+			least := now.Add(2 * time.Hour)
+			if later(least, end) {
+				least = end
+			}
+			if end = says; later(least, end) {
+				end = least
+			}
+			if i := slices.IndexFunc(l.Addrs, func(b netip.Prefix) bool { return a.Addr() == b.Addr() }); i >= 0 {
+				a = l.Addrs[i]
+			}
+		}
+		if end.IsZero() || end.After(now) {
+			got.Addrs, got.Ends[a.Addr()] = append(got.Addrs, a), end
+		}
+	}
+	for _, a := range l.Addrs {
+		if _, had := got.Ends[a.Addr()]; !had && len(got.Addrs) < most6 {
+			got.Addrs, got.Ends[a.Addr()] = append(got.Addrs, a), l.Ends[a.Addr()]
+		}
+	}
+	if old.Router.IsValid() {
+		got.Router = old.Router // the container's kernel knows the others by now
+	}
+	got.timesOf(now)
+	return got
 }
 
 // granted6 reads what a server granted to the association of a port.

@@ -393,6 +393,7 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	if e == nil {
 		return nil
 	}
+	m.asking.stop(ctx, eid)
 	n := e.value()
 	if ep, ok := n.Endpoint(eid); ok {
 		if ep.Phase == PhaseJoining || ep.Phase == PhaseCreated { // else Leave did it

@@ -20,6 +20,7 @@ type fakeInside struct {
 	unset error // of Configure
 
 	during    func(ask string)     // runs while the server is asked
+	after     func()               // runs when it has granted, before that is known
 	releasing func() error         // while a lease is given back
 	addrs     map[EndpointID]Lease // what Configure left in containers
 
@@ -74,6 +75,8 @@ func (i *fakeInside) answered(ctx context.Context, ask string) error {
 	}
 	if silent {
 		<-ctx.Done()
+	}
+	if ctx.Err() != nil {
 		return errors.New("no DHCP server answered")
 	}
 	return nil
@@ -98,11 +101,15 @@ func (i *fakeInside) Acquire(ctx context.Context, _ Network, ep Endpoint, want n
 		return Lease{}, err
 	}
 	i.mu.Lock()
-	defer i.mu.Unlock()
 	if holder, taken := i.granted[want]; !want.IsValid() || taken && holder != ep.ID {
 		want, i.next = i.next, i.next.Next()
 	}
-	return i.leaseLocked(ep.ID, want), nil
+	l, after := i.leaseLocked(ep.ID, want), i.after
+	i.mu.Unlock()
+	if after != nil {
+		after()
+	}
+	return l, nil
 }
 
 func (i *fakeInside) Renew(ctx context.Context, _ Network, ep Endpoint, all bool) (Lease, error) {

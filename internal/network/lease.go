@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -31,6 +32,11 @@ type Lease struct {
 // more.
 var ErrLeaseRefused = errors.New("the DHCP server refused the address")
 
+// takenError says that what a server or a router gave is somebody else's in the segment.
+type takenError struct{ error }
+
+func taken(err error) bool { return errors.As(err, new(takenError)) }
+
 // ends tells whether the lease is over.
 func (l *Lease) ends(now time.Time) bool { return !l.Expire.IsZero() && !now.Before(l.Expire) }
 
@@ -40,6 +46,8 @@ func (n Network) leases(ep Endpoint) bool { return n.Config.DHCP && !ep.Observer
 // leased has an endpoint that was just entered get its lease. Its port is made for
 // that, its link is still here. On an error the endpoint is removed again.
 func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, error) {
+	ctx, end := m.asking.begin(ctx, ep.ID)
+	defer end()
 	err := m.takeLease(ctx, e, ep.ID)
 	if err == nil {
 		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Phase != PhaseDeleting {
@@ -84,15 +92,69 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 	}
 	if six != nil {
 		if err := m.adopt6(e, id, *six); err != nil {
+			if taken(err) { // another one goes on using it
+				six = nil
+			}
 			m.giveBack(n, ep.with(&l, six))
 			return err
 		}
 	}
 	err = m.adopt(e, id, l)
-	if errors.Is(err, errGone) { // and not if somebody else has the address, too
+	if err != nil && !taken(err) { // else another one goes on using it
 		m.giveBack(n, ep.with(&l, nil))
 	}
 	return err
+}
+
+// asking are the leases that endpoints are being given.
+type asking struct {
+	mu sync.Mutex // guards the following
+	of map[*ask]bool
+}
+
+type ask struct {
+	id     EndpointID
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// begin notes that an endpoint is being given a lease, until end is called.
+func (a *asking) begin(ctx context.Context, id EndpointID) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	one := &ask{id, cancel, make(chan struct{})}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.of == nil {
+		a.of = make(map[*ask]bool)
+	}
+	a.of[one] = true
+	return ctx, func() {
+		cancel()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.of, one)
+		close(one.done)
+	}
+}
+
+// stop ends that, and waits until it is over or ctx ends. What was granted in this
+// moment is in the endpoint's record then and can be given back by its port.
+func (a *asking) stop(ctx context.Context, id EndpointID) {
+	var mine []*ask
+	a.mu.Lock()
+	for one := range a.of {
+		if one.id == id {
+			mine = append(mine, one)
+		}
+	}
+	a.mu.Unlock()
+	for _, one := range mine {
+		one.cancel()
+		select {
+		case <-one.done:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // with is an endpoint as it would be with what was granted.
@@ -109,7 +171,7 @@ func (ep Endpoint) with(l *Lease, six *Lease6) Endpoint {
 func (m *Manager) adopt(e *entry, id EndpointID, l Lease) error {
 	l.Routes = l.sane()
 	err := m.readdress(e, id, false, []netip.Prefix{l.Addr}, func(ep *Endpoint) { ep.Lease = &l })
-	if err != nil && !errors.Is(err, errGone) {
+	if taken(err) {
 		return fmt.Errorf("the DHCP server %s gave an address to two: %w", l.Server, err)
 	}
 	return err

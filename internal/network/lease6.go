@@ -12,13 +12,14 @@ import (
 )
 
 // Lease6 is the IPv6 that an endpoint has beside its lease: an address that a DHCPv6
-// server has granted, those that follow from the prefixes of a router, or both.
+// server has granted, those that follow from the prefixes of routers, or both.
 type Lease6 struct {
-	Addrs   []netip.Prefix `json:"addrs"`             // Docker shows the first
-	Managed bool           `json:"managed,omitempty"` // the first is a server's
-	Router  netip.Addr     `json:"router,omitzero"`   // of the default route, link-local
-	DNS     []netip.Addr   `json:"dns,omitempty"`
-	Server  string         `json:"server,omitempty"` // its DUID
+	Addrs   []netip.Prefix           `json:"addrs"`             // Docker shows the first
+	Ends    map[netip.Addr]time.Time `json:"ends,omitempty"`    // of those by prefixes, if all are
+	Managed bool                     `json:"managed,omitempty"` // the first is a server's
+	Router  netip.Addr               `json:"router,omitzero"`   // of the default route, link-local
+	DNS     []netip.Addr             `json:"dns,omitempty"`
+	Server  string                   `json:"server,omitempty"` // its DUID
 
 	From   time.Time `json:"from"`
 	Renew  time.Time `json:"renew,omitzero"`
@@ -163,7 +164,7 @@ func (m *Manager) acquire6(ctx context.Context, n Network, ep Endpoint) *Lease6 
 // has one of them.
 func (m *Manager) adopt6(e *entry, id EndpointID, l Lease6) error {
 	err := m.readdress(e, id, true, l.Addrs, func(ep *Endpoint) { ep.Lease6 = &l })
-	if err != nil && !errors.Is(err, errGone) {
+	if taken(err) {
 		return fmt.Errorf("an IPv6 address is given to two: %w", err)
 	}
 	return err
@@ -186,7 +187,7 @@ func (m *Manager) readdress(e *entry, id EndpointID, six bool, addrs []netip.Pre
 		ep.Addrs = addrs
 		evicted, err := m.occupy(n, ep)
 		if err != nil {
-			return err
+			return takenError{err}
 		}
 		defer m.entered(id)
 		for _, other := range evicted {

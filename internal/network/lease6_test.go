@@ -166,6 +166,27 @@ func TestEndless6(t *testing.T) {
 	})
 }
 
+// The prefix of a router that was slower comes to a container that runs, and one whose
+// time is over goes, without the others.
+func TestSlowerRouter6(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased6(false, []netip.Prefix{own6})
+		r.join("n", "a", "")
+		for _, six := range [][]netip.Prefix{{own6, two6}, {two6}} {
+			r.inside.with(func(i *fakeInside) { i.six = six })
+			time.Sleep(51 * time.Second)
+			if got := r.addrs("a"); !slices.Equal(got, append([]netip.Prefix{address4Of0}, six...)) || !slices.Equal(r.inside.has6("a"), six) {
+				t.Errorf("the addresses are %s, in the container are %s, want %s", got, r.inside.has6("a"), six)
+			}
+			r.restart()
+			r.check()
+		}
+		if r.Uses(nid("n"), own6.Addr()) || !r.Uses(nid("n"), two6.Addr()) {
+			t.Error("the old address is in use, or the new one is not")
+		}
+	})
+}
+
 // What is taken back is given up at once, what is given instead is used, and the old
 // address is free.
 func TestTakenBack6(t *testing.T) {

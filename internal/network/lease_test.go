@@ -403,8 +403,13 @@ func TestDeletedWhileAsked(t *testing.T) {
 		r.leased()
 		remove := func(string) {
 			r.inside.with(func(i *fakeInside) { i.during = nil })
-			r.leave("n", "a")
-			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+			go func() {
+				r.leave("n", "a")
+				if err := r.DeleteEndpoint(context.Background(), nid("n"), eid("a")); err != nil {
+					t.Error(err)
+				}
+			}()
+			time.Sleep(time.Second)
 		}
 		free := func(addr string) {
 			t.Helper()
@@ -426,6 +431,62 @@ func TestDeletedWhileAsked(t *testing.T) {
 		time.Sleep(time.Minute)
 		free("10.7.0.50")
 	})
+}
+
+// An endpoint that is deleted when its server has granted and nobody knows yet gives
+// the lease back, once, and by its port.
+func TestDeletedWhenGranted(t *testing.T) {
+	for _, managed := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.leased6(managed, []netip.Prefix{one6})
+			addr := netip.MustParseAddr("10.7.0.50")
+			deleted := make(chan error, 1)
+			ports := -1
+			r.inside.with(func(i *fakeInside) {
+				i.after = func() {
+					go func() { deleted <- r.DeleteEndpoint(context.Background(), nid("n"), eid("a")) }()
+					time.Sleep(time.Second) // it has come as far as it can
+				}
+				i.releasing = func() error {
+					r.fabric.with(func(f *fakeFabric) { ports = len(f.ports) })
+					return nil
+				}
+			})
+			r.tryEndpoint("n", "a", "") //nolint:errcheck // nobody waits for the answer any more
+			r.must(nil, <-deleted)
+			if got := r.inside.returned(); !slices.Equal(got, []netip.Addr{addr}) || ports != 1 {
+				t.Errorf("released is %v, with %d ports", got, ports)
+			}
+			if got := len(r.inside.seen6().released6); got != 0 && !managed || got != 1 && managed {
+				t.Errorf("managed %v: of IPv6 %d are released", managed, got)
+			}
+			time.Sleep(time.Minute)
+			if ep, there := r.findEndpoint("a"); there || len(r.fabric.ports)+len(r.fabric.links) > 0 || len(r.inside.granted) > 0 {
+				t.Errorf("the endpoint is %+v, the ports are %v, the links %v, the server has %v", ep, r.fabric.ports, r.fabric.links, r.inside.granted)
+			}
+			r.inside.with(func(i *fakeInside) { i.after, i.next = nil, addr })
+			r.endpoint("n", "b", "") // nobody holds the addresses
+		})
+	}
+}
+
+// What was granted to a start that cannot be recorded is given back, once.
+func TestGrantedNotStored(t *testing.T) {
+	for _, six := range [][]netip.Prefix{nil, {one6}} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.leased6(true, six)
+			r.inside.with(func(i *fakeInside) { i.after = func() { r.store.failOn("PutEndpoint") } })
+			refused(t, r.tryEndpoint("n", "a", ""), errDisk.Error())
+			r.store.mend()
+			if len(r.inside.returned()) != 1 || len(r.inside.seen6().released6) != len(six) {
+				t.Errorf("released is %v and %v", r.inside.returned(), r.inside.seen6().released6)
+			}
+			time.Sleep(time.Minute)
+			if _, there := r.findEndpoint("a"); there || len(r.fabric.ports) > 0 {
+				t.Errorf("the endpoint stays: %v; the ports are %v", there, r.fabric.ports)
+			}
+		})
+	}
 }
 
 // What cannot be set in a container is tried again.

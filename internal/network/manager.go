@@ -63,6 +63,7 @@ type Manager struct {
 	wiring          wiring
 	keeper, keeper6 keeper
 	quiet6          quiet6
+	asking          asking
 	look            chan struct{} // capacity 1: leftovers are to be looked for soon
 
 	failures failureLog

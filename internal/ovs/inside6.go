@@ -77,13 +77,17 @@ func (i *Inside) Configure6(_ context.Context, _ network.Network, ep network.End
 }
 
 func lease6(l dhcp.Lease6) network.Lease6 {
+	ends := make(map[netip.Addr]time.Time, len(l.Ends))
+	for a, end := range l.Ends {
+		ends[a] = utc(end)
+	}
 	return network.Lease6{
-		Addrs: l.Addrs, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server,
+		Addrs: l.Addrs, Ends: ends, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server,
 		From: utc(l.From), Renew: utc(l.Renew), Rebind: utc(l.Rebind), Expire: utc(l.Expire),
 	}
 }
 
 // granted6 is what a renewal or release needs of it.
 func granted6(l network.Lease6) dhcp.Lease6 {
-	return dhcp.Lease6{Addrs: l.Addrs, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server, Expire: l.Expire}
+	return dhcp.Lease6{Addrs: l.Addrs, Ends: l.Ends, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server, Expire: l.Expire}
 }

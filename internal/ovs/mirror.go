@@ -104,6 +104,14 @@ func destination(v ovsdb.View, b *bridge, cfg network.Mirror) *port {
 	return p
 }
 
+// dead tells whether ovs-vswitchd has given up on all devices of a port.
+func dead(v ovsdb.View, p *port) bool {
+	return len(p.Interfaces) > 0 && !slices.ContainsFunc(p.Interfaces, func(uuid string) bool {
+		i, ok := ovsdb.Find(v, &iface{UUID: uuid})
+		return !ok || deref(i.Error) == "" && (i.OFPort == nil || *i.OFPort >= 0)
+	})
+}
+
 // attached is the port of an endpoint that a container uses, nil if there is none.
 func attached(v ovsdb.View, ep network.Endpoint) *port {
 	if ep.Phase != network.PhaseJoining && ep.Phase != network.PhaseJoined {
@@ -452,8 +460,11 @@ func observeMirrors(v ovsdb.View, b *bridge, n network.Network) (list []network.
 	}
 	if cfg.Port != "" {
 		s := status(cfg.Port, "port "+cfg.Port)
-		if destination(v, b, cfg) == nil {
+		switch p := destination(v, b, cfg); {
+		case p == nil:
 			s.Idle, s.Mend = fmt.Sprintf("bridge %s has no port %s", b.Name, cfg.Port), []string{fmt.Sprintf("ovs-vsctl add-port %s %s", b.Name, cfg.Port)}
+		case dead(v, p):
+			s.Idle, s.Mend = fmt.Sprintf("port %s of bridge %s has no device that works", p.Name, b.Name), []string{"ovs-vsctl --columns=name,type,error list Interface " + p.Name}
 		}
 		list = append(list, s)
 	}

@@ -200,6 +200,13 @@ func TestMirrorConfig(t *testing.T) {
 	if len(s.Mirrors) != 2 || s.Mirrors[0].Idle != "bridge foreign0 has no port vlan900" || s.Mirrors[1].Idle != "" || s.Mirrors[1].Ports != 2 || s.Health != healthOK {
 		t.Errorf("observed %s %+v", s.Health, s.Mirrors)
 	}
+	r.vsctl("add-port", "foreign0", "vlan900") // a device that nobody has made
+	r.apply(n)
+	eventually(t, "it is said that the port has no device", func() bool {
+		s := r.f.Observe(n)
+		return len(s.Mirrors) == 2 && s.Mirrors[0].Idle == "port vlan900 of bridge foreign0 has no device that works" && len(s.Mirrors[0].Mend) == 1
+	})
+	r.vsctl("del-port", "vlan900")
 	n.Config.Mirror = &network.Mirror{Containers: []string{"db", "web"}}
 	n.Rev = rev()
 	r.apply(n)

@@ -65,6 +65,7 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 func aLease6() *network.Lease6 {
 	at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	return &network.Lease6{
+		Ends:  map[netip.Addr]time.Time{netip.MustParseAddr("fd07::100"): at.Add(3), netip.MustParseAddr("fd07::2"): {}},
 		Addrs: []netip.Prefix{netip.MustParsePrefix("fd07::5/64")}, Managed: true, Router: netip.MustParseAddr("fe80::1"),
 		DNS: []netip.Addr{netip.MustParseAddr("fd07::53")}, Server: "0003000102",
 		From: at, Renew: at.Add(time.Minute), Rebind: at.Add(2 * time.Minute), Expire: at.Add(3 * time.Minute),

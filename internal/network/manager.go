@@ -21,9 +21,10 @@ type Pools interface {
 	Unclaim(id ID) error
 	// Forget releases the pools of a network that Docker removed without telling.
 	Forget(id ID) error
-	// Entered tells that an endpoint of the network is being created, for which
-	// addresses were booked.
-	Entered(id ID)
+	// Entered tells that an endpoint of the network is being created, for which addrs
+	// were booked, and returns the name of the container for which our IPAM driver
+	// booked them; empty if it was not told.
+	Entered(id ID, addrs []netip.Addr) (container string)
 	// Abandon frees the addresses of an endpoint that Docker gave up without
 	// telling: it will not release them either.
 	Abandon(id ID, addrs []netip.Addr) error
@@ -151,7 +152,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 			}
 			if ep.Phase == PhaseLeft {
 				ep.Phase = PhaseDeleting
-				m.abandonAddrs(n.ID, ep)
+				m.abandonAddrs(n, ep, nil)
 			}
 			ep.Unsure = ep.Phase == PhaseCreated
 			n.Endpoints[id] = &ep

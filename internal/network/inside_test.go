@@ -79,6 +79,14 @@ func (i *fakeInside) answered(ctx context.Context, ask string) error {
 	return nil
 }
 
+// client is by what the server knows an endpoint.
+func client(ep Endpoint) EndpointID {
+	if ep.ClientID != "" {
+		return EndpointID("client " + ep.ClientID)
+	}
+	return ep.ID
+}
+
 func (i *fakeInside) leaseLocked(id EndpointID, a netip.Addr) Lease {
 	i.granted[a] = id
 	now := time.Now().UTC()
@@ -95,10 +103,10 @@ func (i *fakeInside) Acquire(ctx context.Context, _ Network, ep Endpoint, want n
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if holder, taken := i.granted[want]; !want.IsValid() || taken && holder != ep.ID {
+	if holder, taken := i.granted[want]; !want.IsValid() || taken && holder != client(ep) {
 		want, i.next = i.next, i.next.Next()
 	}
-	return i.leaseLocked(ep.ID, want), nil
+	return i.leaseLocked(client(ep), want), nil
 }
 
 func (i *fakeInside) Renew(ctx context.Context, _ Network, ep Endpoint, all bool) (Lease, error) {
@@ -111,10 +119,10 @@ func (i *fakeInside) Renew(ctx context.Context, _ Network, ep Endpoint, all bool
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.granted[ep.Lease.Addr.Addr()] != ep.ID {
+	if i.granted[ep.Lease.Addr.Addr()] != client(ep) {
 		return Lease{}, fmt.Errorf("%w: wrong network", ErrLeaseRefused)
 	}
-	return i.leaseLocked(ep.ID, ep.Lease.Addr.Addr()), nil
+	return i.leaseLocked(client(ep), ep.Lease.Addr.Addr()), nil
 }
 
 func (i *fakeInside) Release(_ Network, ep Endpoint) error {

@@ -47,12 +47,12 @@ func (e *engine) ask(method string, request, answer any) {
 // create makes the network.
 func (e *engine) create(subnet, ipRange string, options object) {
 	e.h.t.Helper()
-	var pool struct{ PoolID string }
-	e.ask("IpamDriver.RequestPool", object{"AddressSpace": "ovs-container-network", "Pool": subnet, "SubPool": ipRange, "Options": object{}, "V6": false}, &pool)
-	e.network, e.pool = randomID(), pool.PoolID
-	e.gateway = e.book("", object{"RequestAddressType": "com.docker.network.gateway"})
 	var spaces struct{ LocalDefaultAddressSpace string }
 	e.ask("IpamDriver.GetDefaultAddressSpaces", object{}, &spaces)
+	var pool struct{ PoolID string }
+	e.ask("IpamDriver.RequestPool", object{"AddressSpace": spaces.LocalDefaultAddressSpace, "Pool": subnet, "SubPool": ipRange, "Options": object{}, "V6": false}, &pool)
+	e.network, e.pool = randomID(), pool.PoolID
+	e.gateway = e.book("", object{"RequestAddressType": "com.docker.network.gateway"})
 	e.ask("NetworkDriver.CreateNetwork", object{
 		"NetworkID": e.network, "Options": object{"com.docker.network.generic": options, "com.docker.network.enable_ipv6": false},
 		"IPv4Data": []object{{"AddressSpace": spaces.LocalDefaultAddressSpace, "Pool": subnet, "Gateway": e.gateway}},

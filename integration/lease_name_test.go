@@ -175,7 +175,11 @@ func namedLeases(h *host) {
 		}
 		return addr
 	}
-	const web, db = "00:77:65:62", "00:64:62"
+	// named is what a server sees of a name: the host is part of it.
+	named := func(name string) string {
+		return strings.ReplaceAll(fmt.Sprintf("00 % x", name+"@"+h.status().HostID[:8]), " ", ":")
+	}
+	web, db := named("web"), named("db")
 	first := e.start("web", "", object{}, nothing)
 	other := e.start("db", "", object{}, nothing)
 	kept := is(first, web)

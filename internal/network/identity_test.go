@@ -44,24 +44,25 @@ func (r *rig) end(network, name string) {
 // A container is known to a DHCP server by what its user says, else by its name, else
 // it is a new one at each start.
 func TestIdentity(t *testing.T) {
-	long := strings.Repeat("n", 254)
+	const host = "@01234567"
+	long := strings.Repeat("n", 254-len(host))
 	for name, c := range map[string]struct {
 		container string
 		options   []string
 		id        string // the client id
 		same      bool   // at the next start
 	}{
-		"by its name":                               {"web-1.a_b", nil, "\x00web-1.a_b", true},
+		"by its name":                               {"web-1.a_b", nil, "\x00web-1.a_b" + host, true},
 		"by its client id":                          {"web", []string{"dhcp.client_id=printer"}, "\x00printer", true},
 		"by its MAC address":                        {"web", []string{"mac=02:00:00:00:00:07"}, "", true},
 		"an engine up to 28":                        {"", nil, "", false},
 		"an observer has no lease":                  {"web", []string{"mirror.dest=self"}, "", false},
-		"of two letters":                            {"ab", nil, "\x00ab", true},
+		"of two letters":                            {"ab", nil, "\x00ab" + host, true},
 		"a name that looks like bytes, and is none": {"01:02", nil, "", false},
 		"not the name of a container":               {"a name", nil, "", false},
 		"no name of one letter":                     {"a", nil, "", false},
 		"with a line":                               {"web\n", nil, "", false},
-		"as long as may be":                         {long, nil, "\x00" + long, true},
+		"as long as may be":                         {long, nil, "\x00" + long + host, true},
 		"too long":                                  {long + "n", nil, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,18 +100,18 @@ func TestIdentityTaken(t *testing.T) {
 		first := r.start("n", "first", "web", "10.7.0.9")
 		for network, known := range map[string]bool{"n": false, "same": false, "elsewhere": true} {
 			ep := r.start(network, "on "+network, "web", "10.7.0.9")
-			if (ep.ClientID == "web") != known || ep.MAC == first.MAC {
+			if (ep.ClientID == "web@01234567") != known || ep.MAC == first.MAC {
 				t.Errorf("on %s it is %q with %s", network, ep.ClientID, ep.MAC)
 			}
 			r.end(network, "on "+network)
 		}
-		r.start("n", "explicit", "db", "10.7.0.10", "dhcp.client_id=printer")
+		r.start("n", "explicit", "db", "10.7.0.10", "dhcp.client_id=printer@01234567")
 		if ep := r.start("n", "printer", "printer", "10.7.0.11"); ep.ClientID != "" {
 			t.Errorf("it is known by what another one was given: %q", ep.ClientID)
 		}
 		r.kill(sandbox("first"))
 		time.Sleep(time.Minute)
-		if ep := r.start("n", "third", "web", "10.7.0.12"); ep.ClientID != "web" || ep.MAC != first.MAC {
+		if ep := r.start("n", "third", "web", "10.7.0.12"); ep.ClientID != "web@01234567" || ep.MAC != first.MAC {
 			t.Errorf("after the death of the first it is %q with %s", ep.ClientID, ep.MAC)
 		}
 		r.settle()
@@ -136,11 +137,11 @@ func TestIdentityAcrossRestart(t *testing.T) {
 		r.restart()
 		r.inside.with(func(i *fakeInside) { i.silent = false })
 		ep := r.start("n", "a", "", "10.7.0.9") // asked again, of a process that was not told the name
-		if ep.ClientID != "web" || ep.Lease.Addr.Addr().String() != "10.7.0.9" {
+		if ep.ClientID != "web@01234567" || ep.Lease.Addr.Addr().String() != "10.7.0.9" {
 			t.Errorf("it is %+v", ep)
 		}
 		r.restart()
-		if again, _ := r.findEndpoint("a"); again.ClientID != "web" || again.MAC != ep.MAC || !slices.Equal(again.Booked, ep.Booked) {
+		if again, _ := r.findEndpoint("a"); again.ClientID != "web@01234567" || again.MAC != ep.MAC || !slices.Equal(again.Booked, ep.Booked) {
 			t.Errorf("it is %+v after %+v", again, ep)
 		}
 		r.end("n", "a")

@@ -47,6 +47,7 @@ type Manager struct {
 	metrics *Metrics
 
 	nameless bool // the containers have no names
+	hostID   string
 
 	mu       sync.Mutex // guards the following; held for no I/O
 	damaged  []Damage
@@ -80,6 +81,9 @@ type Options struct {
 	Damaged []Damage // what the store could not read
 	Metrics *Metrics // nil: nobody looks at them
 
+	// HostID is this host's in its segments, and stays; part of what a DHCP server
+	// knows containers by that have nothing but a name.
+	HostID string
 	// Nameless: nobody calls Annotate, so the containers have no names.
 	Nameless bool
 
@@ -117,7 +121,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 	}
 	m := &Manager{
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive, inside: o.Inside,
-		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless,
+		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless, hostID: o.HostID,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
 		look:     make(chan struct{}, 1),

@@ -53,9 +53,9 @@ func (p pools) Forget(id network.ID) error {
 	return errors.Join(p.registry.Forget(string(id)), p.shared.Forget(context.Background(), id))
 }
 
-func (p pools) Entered(id network.ID) {
-	p.registry.Entered(string(id))
+func (p pools) Entered(id network.ID, addrs []netip.Addr) (container string) {
 	p.shared.Entered(id)
+	return p.registry.Entered(string(id), addrs)
 }
 
 func (p pools) Abandon(id network.ID, addrs []netip.Addr) error {

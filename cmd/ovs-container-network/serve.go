@@ -144,7 +144,7 @@ func serve(ctx context.Context, h host, s settings) error {
 	manager = network.NewManager(network.Options{
 		Fabric: faultyFabric(fabric), Store: faultyStore(dir), Pools: faultyClaims(pools{registry, shared, networks, log}), Log: log,
 		SandboxAlive: h.alive, Inside: &ovs.Inside{Links: links, Sandbox: h.sandbox}, Damaged: held.Damaged, Metrics: counted,
-		Nameless: s.dockerHost == "none",
+		HostID: hostID, Nameless: s.dockerHost == "none",
 	}, held.Networks)
 	registry.Loosen(usedBy(manager.UsedAddrs))
 	api := &dockerapi.Server{

@@ -33,14 +33,14 @@ type Port struct {
 // (RFC 2131, section 4.1, which was written for slower networks).
 const patience = 500 * time.Millisecond
 
-// Acquire gets a lease, if possible of the address want. It asks until ctx ends.
-func Acquire(ctx context.Context, p Port, want netip.Addr) (Lease, error) {
+// Acquire gets a lease, if possible of the address want, which may be one that the port
+// had and lost. It asks until ctx ends.
+func Acquire(ctx context.Context, p Port, want netip.Addr, lost bool) (Lease, error) {
 	c, err := dial(p)
 	if err != nil {
 		return Lease{}, err
 	}
 	defer c.close()
-	lost := want.IsValid()
 	for {
 		l, err := c.acquire(ctx, p, want, lost)
 		if !errors.Is(err, ErrRefused) || ctx.Err() != nil {

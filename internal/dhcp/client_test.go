@@ -35,7 +35,7 @@ func testClient(t *testing.T, s server) {
 	w := newWire(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
 	before := w.heard()
-	if _, err := Acquire(lateContext{ctx}, w.port, netip.Addr{}); !errors.Is(err, ErrSilent) {
+	if _, err := Acquire(lateContext{ctx}, w.port, netip.Addr{}, false); !errors.Is(err, ErrSilent) {
 		t.Errorf("without a server: %v", err)
 	}
 	cancel()
@@ -93,7 +93,19 @@ func testClient(t *testing.T, s server) {
 	// A server that has other addresses.
 	stop()
 	s.serve(w, "100", "110")
-	if l := w.acquire("10.7.0.55"); l.Addr.Addr().Compare(netip.MustParseAddr("10.7.0.99")) <= 0 {
+	if l = w.acquire("10.7.0.55"); l.Addr.Addr().Compare(netip.MustParseAddr("10.7.0.99")) <= 0 {
 		t.Errorf("the new server gave %v", l.Addr)
+	}
+	if err := Release(w.port, l); err != nil {
+		t.Error(err)
+	}
+	w.eventually("the new server has the address back", func() bool { return !s.has(w, l.Addr.Addr().String()) })
+	// What one who never had an address asks for is had if it is free and the server's to
+	// give; else there is another one.
+	for i, want := range []string{"10.7.0.107", "10.7.0.107", "10.7.0.7", "192.0.2.7"} {
+		w.port.ID = []byte{0, byte('a' + i)}
+		if l := w.ask(want, false); (l.Addr.Addr().String() == want) != (i == 0) {
+			t.Errorf("one who asked for %s got %v", want, l.Addr)
+		}
 	}
 }

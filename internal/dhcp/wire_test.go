@@ -88,12 +88,18 @@ func (w *wire) index(pid string) int {
 	return n
 }
 
+// acquire gets a lease as one does who had the address.
 func (w *wire) acquire(want string) Lease {
+	w.t.Helper()
+	return w.ask(want, true)
+}
+
+func (w *wire) ask(want string, lost bool) Lease {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	a, _ := netip.ParseAddr(want)
-	l, err := Acquire(ctx, w.port, a)
+	l, err := Acquire(ctx, w.port, a, lost)
 	if err != nil {
 		w.t.Fatal(err)
 	}

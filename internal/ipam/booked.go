@@ -10,7 +10,10 @@ import (
 type booking struct {
 	pool PoolID
 	addr netip.Addr
+	name string // of its container; empty: the engine does not tell
 }
+
+func (b booking) is(id PoolID, a netip.Addr) bool { return b.pool == id && b.addr == a }
 
 // Docker books the addresses of an endpoint, IPv4 and then IPv6, and creates it,
 // all under one lock of the network. If the second booking fails, it forgets the
@@ -18,22 +21,42 @@ type booking struct {
 // booked for a network since its last endpoint belongs to the request under way,
 // and is given back when that fails.
 
-// Entered tells that an endpoint of the network is being created: what was
-// booked belongs to it now, and Docker gives it back itself.
-func (r *Registry) Entered(network string) {
+// Entered tells that an endpoint of the network is being created with these
+// addresses: what was booked belongs to it now, and Docker gives it back itself. It
+// returns the name of the container for which they were booked by this process, empty
+// if that is not known. The addresses decide, since a request may have come to nothing
+// without a word.
+func (r *Registry) Entered(network string, addrs []netip.Addr) (name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	list := slices.DeleteFunc(r.booked[network], func(b booking) bool { return !slices.Contains(addrs, b.addr) })
 	delete(r.booked, network)
+	for i, b := range list {
+		if i > 0 && b.name != name {
+			return ""
+		}
+		name = b.name
+	}
+	return name
 }
 
-// book notes an address booked in p.
-func (r *Registry) book(p Pool, addr netip.Addr) {
+// book notes an address booked in p for a container.
+func (r *Registry) book(p Pool, addr netip.Addr, name string) {
 	if p.Network == "" {
 		return // of the network's own: gateway and aux addresses
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.booked[p.Network] = append(r.booked[p.Network], booking{p.ID, addr})
+	r.booked[p.Network] = append(r.booked[p.Network], booking{p.ID, addr, name})
+}
+
+// freed notes that an address is booked for nobody any more.
+func (r *Registry) freed(id PoolID, a netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for network, list := range r.booked { // those to which an endpoint is being added now
+		r.booked[network] = slices.DeleteFunc(list, func(b booking) bool { return b.is(id, a) })
+	}
 }
 
 // unbook gives back what was booked for the endpoint whose request in the pool
@@ -68,7 +91,7 @@ func (r *Registry) Abandon(network string, addrs []netip.Addr) error {
 			continue
 		}
 		for _, a := range addrs {
-			if a == p.Gateway || slices.Contains(booked, booking{p.ID, a}) {
+			if a == p.Gateway || slices.ContainsFunc(booked, func(b booking) bool { return b.is(p.ID, a) }) {
 				continue
 			}
 			if err := r.ReleaseAddress(p.ID, a.String()); err != nil {

@@ -34,7 +34,7 @@ type Pool struct {
 type Request struct {
 	Addr    string // empty = any free one
 	Gateway bool   // the address is to be the gateway of the network
-	Name    string // container name, known from Docker 29 on; used in messages only
+	Name    string // container name, known from Docker 29 on
 }
 
 // take books the address req asks for. The answer changed is false when it was

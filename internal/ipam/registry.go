@@ -196,7 +196,7 @@ func (r *Registry) RequestAddress(id PoolID, req Request) (netip.Prefix, error) 
 	}
 	r.tighten(id, answer.Addr())
 	if !req.Gateway {
-		r.book(from, answer.Addr())
+		r.book(from, answer.Addr(), req.Name)
 	}
 	return answer, nil
 }
@@ -209,6 +209,7 @@ func (r *Registry) ReleaseAddress(id PoolID, addr string) error {
 		return nil
 	}
 	r.tighten(id, a)
+	r.freed(id, a)
 	err = r.change(id, func(p Pool) (Pool, bool, error) {
 		next, changed := p.release(a)
 		return next, changed, nil

@@ -105,8 +105,8 @@ func (m *Manager) establish(ctx context.Context, e *entry) error {
 	}
 	for _, s := range n.Booked {
 		claimed, err := m.pools.Claim(n.ID, s, false)
-		if err == nil && claimed {
-			err = fmt.Errorf("option ipam=%q: --ipam-driver %s books addresses that no container would get; give --ipam-driver null", n.Config.IPAM, Owner)
+		if err == nil && claimed && !n.Config.DHCP {
+			err = fmt.Errorf("option ipam=%q: --ipam-driver %s books addresses that no container would get; give --ipam-driver null, or dhcp=true too", n.Config.IPAM, Owner)
 		}
 		if err != nil {
 			return err

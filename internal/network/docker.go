@@ -128,12 +128,21 @@ func (m *Manager) missed(n Network, engine string) (first time.Time, suspect boo
 type Container struct{ ID, Name string }
 
 // abandonAddrs frees the addresses of an endpoint that Docker forgot, unless a
-// successor has them.
-func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
-	free := slices.DeleteFunc(addrsOf(ep), func(a netip.Addr) bool { return m.Uses(id, a) })
-	if err := m.pools.Abandon(id, free); err != nil {
-		m.log.Warn("cannot free addresses", "nid", id, "eid", ep.ID, "err", err)
+// successor has them, or one that comes is to keep them.
+func (m *Manager) abandonAddrs(n Network, ep Endpoint, keep []netip.Addr) {
+	free := slices.DeleteFunc(slices.Clone(n.bookedFor(ep)), func(a netip.Addr) bool { return slices.Contains(keep, a) || m.Uses(n.ID, a) })
+	if err := m.pools.Abandon(n.ID, free); err != nil {
+		m.log.Warn("cannot free addresses", "nid", n.ID, "eid", ep.ID, "err", err)
 	}
+}
+
+// bookedFor are the addresses that an IPAM driver has booked for an endpoint: its own,
+// unless those come from outside.
+func (n Network) bookedFor(ep Endpoint) []netip.Addr {
+	if n.SelfWired() {
+		return ep.Booked
+	}
+	return addrsOf(ep)
 }
 
 // Released tells the manager that Docker gives an address of the network back, and
@@ -143,8 +152,9 @@ func (m *Manager) abandonAddrs(id ID, ep Endpoint) {
 // Docker says of it.
 func (m *Manager) Released(id ID, addr netip.Addr) (free bool) {
 	if e := m.entry(id); e != nil {
-		for _, ep := range e.value().Endpoints {
-			if ep.Unsure && ep.Phase == PhaseCreated && slices.Contains(addrsOf(*ep), addr) {
+		n := e.value()
+		for _, ep := range n.Endpoints {
+			if ep.Unsure && ep.Phase == PhaseCreated && slices.Contains(n.bookedFor(*ep), addr) {
 				m.kill(e, ep.ID)
 			}
 		}
@@ -152,21 +162,22 @@ func (m *Manager) Released(id ID, addr netip.Addr) (free bool) {
 	return !m.Uses(id, addr)
 }
 
-// Uses tells whether a living endpoint of the network has the address.
+// Uses tells whether an address of the network is booked for a living endpoint.
 func (m *Manager) Uses(id ID, addr netip.Addr) bool {
 	e := m.entry(id)
 	if e == nil {
 		return false
 	}
-	for _, ep := range e.value().Endpoints {
-		if ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && slices.Contains(addrsOf(*ep), addr) {
+	n := e.value()
+	for _, ep := range n.Endpoints {
+		if ep.Phase != PhaseDeleting && ep.Phase != PhaseLeft && slices.Contains(n.bookedFor(*ep), addr) {
 			return true
 		}
 	}
 	return false
 }
 
-// UsedAddrs are the addresses of the living endpoints of a network. known is false when they may be incomplete, and for a swarm's network:
+// UsedAddrs are the addresses booked for the living endpoints of a network. known is false when they may be incomplete, and for a swarm's network:
 // its addresses are booked for other hosts, too.
 func (m *Manager) UsedAddrs(id ID) (used map[netip.Addr]bool, known bool) {
 	e := m.entry(id)
@@ -182,17 +193,20 @@ func (m *Manager) UsedAddrs(id ID) (used map[netip.Addr]bool, known bool) {
 		if ep.Phase == PhaseLeft || ep.Phase == PhaseDeleting {
 			continue // Docker gives its addresses back, or tried to
 		}
-		for _, a := range ep.Addrs {
-			used[a.Addr()] = true
+		for _, a := range n.bookedFor(*ep) {
+			used[a] = true
 		}
 	}
 	return used, true
 }
 
 // addrsOf returns the bare addresses of an endpoint.
-func addrsOf(ep Endpoint) []netip.Addr {
-	addrs := make([]netip.Addr, 0, len(ep.Addrs))
-	for _, p := range ep.Addrs {
+func addrsOf(ep Endpoint) []netip.Addr { return bare(ep.Addrs) }
+
+// bare are addresses without the length of their prefix.
+func bare(list []netip.Prefix) []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(list))
+	for _, p := range list {
 		addrs = append(addrs, p.Addr())
 	}
 	return addrs

@@ -37,7 +37,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 	if err != nil {
 		return Endpoint{}, err
 	}
-	m.pools.Entered(req.Network)
+	container := m.pools.Entered(req.Network, bare(req.Addrs))
 	n := e.value()
 	if n.Phase != PhaseActive {
 		return Endpoint{}, fmt.Errorf("the network is %s", n.Phase)
@@ -49,12 +49,13 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.leases(old) || old.Lease != nil {
 			return old, err
 		}
-		return m.leased(ctx, e, old)
+		return m.leased(ctx, e, old, netip.Addr{})
 	}
 	ep, err := newEndpoint(n, req)
 	if err != nil {
 		return Endpoint{}, err
 	}
+	m.identify(ctx, n, &ep, container)
 	if n.Config.IPAM == IPAMOVN && len(ep.Addrs) == 0 {
 		if err := m.choose(ctx, n, &ep, req.MAC == ""); err != nil {
 			return Endpoint{}, err
@@ -70,16 +71,16 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		return Endpoint{}, err
 	}
 	if n.leases(ep) {
-		m.returned(e, ep)
-		return m.leased(ctx, e, ep)
+		return m.leased(ctx, e, ep, m.returned(e, ep))
 	}
 	return ep, nil
 }
 
 // newEndpoint checks the request against the network.
 func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
+	var booked []netip.Addr
 	if n.SelfWired() {
-		req.Addrs = nil
+		booked, req.Addrs = bare(req.Addrs), nil
 	}
 	ipv6 := false
 	for _, a := range req.Addrs {
@@ -93,7 +94,7 @@ func newEndpoint(n Network, req EndpointRequest) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	ep := Endpoint{
-		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs,
+		ID: req.ID, Network: n.ID, MAC: req.MAC, Addrs: req.Addrs, Booked: booked,
 		VLAN: att.VLAN, Trunk: att.Trunk, MTU: att.MTU, Secure: att.PortSecurity, ExternalIDs: att.ExternalIDs, Phase: PhaseCreated,
 		ClientID: att.ClientID, OwnMAC: req.MAC != "", Observer: att.Observer,
 	}
@@ -188,10 +189,7 @@ func (m *Manager) enter(ctx context.Context, e *entry, ep Endpoint) error {
 		m.log.WarnContext(ctx, "removing an endpoint that Docker forgot", "nid", n.ID, "eid", id)
 		old, _ := n.Endpoint(id)
 		m.kill(e, id)
-		old.Addrs = slices.DeleteFunc(slices.Clone(old.Addrs), func(a netip.Prefix) bool {
-			return slices.Contains(addrsOf(ep), a.Addr())
-		})
-		m.abandonAddrs(n.ID, old)
+		m.abandonAddrs(n, old, n.bookedFor(ep))
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -82,6 +82,14 @@ func (i *fakeInside) answered(ctx context.Context, ask string) error {
 	return nil
 }
 
+// client is by what the server knows an endpoint.
+func client(ep Endpoint) EndpointID {
+	if ep.ClientID != "" {
+		return EndpointID("client " + ep.ClientID)
+	}
+	return ep.ID
+}
+
 func (i *fakeInside) leaseLocked(id EndpointID, a netip.Addr) Lease {
 	i.granted[a] = id
 	now := time.Now().UTC()
@@ -101,10 +109,10 @@ func (i *fakeInside) Acquire(ctx context.Context, _ Network, ep Endpoint, want n
 		return Lease{}, err
 	}
 	i.mu.Lock()
-	if holder, taken := i.granted[want]; !want.IsValid() || taken && holder != ep.ID {
+	if holder, taken := i.granted[want]; !want.IsValid() || taken && holder != client(ep) {
 		want, i.next = i.next, i.next.Next()
 	}
-	l, after := i.leaseLocked(ep.ID, want), i.after
+	l, after := i.leaseLocked(client(ep), want), i.after
 	i.mu.Unlock()
 	if after != nil {
 		after()
@@ -122,10 +130,10 @@ func (i *fakeInside) Renew(ctx context.Context, _ Network, ep Endpoint, all bool
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.granted[ep.Lease.Addr.Addr()] != ep.ID {
+	if i.granted[ep.Lease.Addr.Addr()] != client(ep) {
 		return Lease{}, fmt.Errorf("%w: wrong network", ErrLeaseRefused)
 	}
-	return i.leaseLocked(ep.ID, ep.Lease.Addr.Addr()), nil
+	return i.leaseLocked(client(ep), ep.Lease.Addr.Addr()), nil
 }
 
 func (i *fakeInside) Release(_ Network, ep Endpoint) error {

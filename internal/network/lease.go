@@ -43,12 +43,17 @@ func (l *Lease) ends(now time.Time) bool { return !l.Expire.IsZero() && !now.Bef
 // leases tells whether the driver gets a lease for ep. An observer cannot ask for one.
 func (n Network) leases(ep Endpoint) bool { return n.Config.DHCP && !ep.Observer }
 
-// leased has an endpoint that was just entered get its lease. Its port is made for
-// that, its link is still here. On an error the endpoint is removed again.
-func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, error) {
+// leased has an endpoint that was just entered get its lease, if possible of an address
+// kept for it, else of the one that Docker shows. Its port is made for that, its link is
+// still here. On an error the endpoint is removed again.
+func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint, kept netip.Addr) (Endpoint, error) {
 	ctx, end := m.asking.begin(ctx, ep.ID)
 	defer end()
-	err := m.takeLease(ctx, e, ep.ID)
+	want := kept
+	if i := slices.IndexFunc(ep.Booked, netip.Addr.Is4); !want.IsValid() && i >= 0 {
+		want = ep.Booked[i]
+	}
+	err := m.takeLease(ctx, e, ep.ID, want)
 	if err == nil {
 		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Phase != PhaseDeleting {
 			return ep, nil
@@ -59,7 +64,7 @@ func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint) (Endpoint, 
 	return Endpoint{}, err
 }
 
-func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error {
+func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID, want netip.Addr) error {
 	err := m.changeEndpoint(e, id, func(ep *Endpoint) {
 		if ep.Phase == PhaseCreated { // and not being removed
 			ep.Phase = PhaseJoining
@@ -85,7 +90,7 @@ func (m *Manager) takeLease(ctx context.Context, e *entry, id EndpointID) error 
 	ask, cancel := context.WithTimeout(ctx, n.Config.DHCPTimeout)
 	defer cancel()
 	end := Outside(ctx)
-	l, six, err := m.acquire(ask, n, ep)
+	l, six, err := m.acquire(ask, n, ep, want)
 	end()
 	if err != nil {
 		return fmt.Errorf("%w (dhcp.timeout is %s, %s)", err, n.Config.DHCPTimeout, segmentOf(n, ep))

@@ -121,13 +121,14 @@ func (ep Endpoint) Askers() (list []netip.Addr) {
 	return list
 }
 
-// acquire gets a lease and looks for IPv6 meanwhile. There need not be any.
-func (m *Manager) acquire(ctx context.Context, n Network, ep Endpoint) (l Lease, six *Lease6, err error) {
+// acquire gets a lease, if possible of the address want, and looks for IPv6 meanwhile.
+// There need not be any.
+func (m *Manager) acquire(ctx context.Context, n Network, ep Endpoint, want netip.Addr) (l Lease, six *Lease6, err error) {
 	ctx6, cancel := context.WithCancel(ctx)
 	defer cancel()
 	found := make(chan *Lease6, 1)
 	go func() { found <- m.acquire6(ctx6, n, ep) }()
-	l, err = m.inside.Acquire(ctx, n, ep, netip.Addr{})
+	l, err = m.inside.Acquire(ctx, n, ep, want)
 	if err != nil {
 		cancel()
 	}

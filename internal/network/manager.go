@@ -21,9 +21,10 @@ type Pools interface {
 	Unclaim(id ID) error
 	// Forget releases the pools of a network that Docker removed without telling.
 	Forget(id ID) error
-	// Entered tells that an endpoint of the network is being created, for which
-	// addresses were booked.
-	Entered(id ID)
+	// Entered tells that an endpoint of the network is being created, for which addrs
+	// were booked, and returns the name of the container for which our IPAM driver
+	// booked them; empty if it was not told.
+	Entered(id ID, addrs []netip.Addr) (container string)
 	// Abandon frees the addresses of an endpoint that Docker gave up without
 	// telling: it will not release them either.
 	Abandon(id ID, addrs []netip.Addr) error
@@ -46,6 +47,7 @@ type Manager struct {
 	metrics *Metrics
 
 	nameless bool // the containers have no names
+	hostID   string
 
 	mu       sync.Mutex // guards the following; held for no I/O
 	damaged  []Damage
@@ -80,6 +82,9 @@ type Options struct {
 	Damaged []Damage // what the store could not read
 	Metrics *Metrics // nil: nobody looks at them
 
+	// HostID is this host's in its segments, and stays; part of what a DHCP server
+	// knows containers by that have nothing but a name.
+	HostID string
 	// Nameless: nobody calls Annotate, so the containers have no names.
 	Nameless bool
 
@@ -117,7 +122,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 	}
 	m := &Manager{
 		fabric: o.Fabric, store: o.Store, pools: o.Pools, log: o.Log, now: o.Now, alive: o.SandboxAlive, inside: o.Inside,
-		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless,
+		damaged: o.Damaged, metrics: o.Metrics, nameless: o.Nameless, hostID: o.HostID,
 		networks: make(map[ID]*entry, len(loaded)),
 		missing:  make(map[ID]time.Time),
 		look:     make(chan struct{}, 1),
@@ -152,7 +157,7 @@ func NewManager(o Options, loaded []Network) *Manager {
 			}
 			if ep.Phase == PhaseLeft {
 				ep.Phase = PhaseDeleting
-				m.abandonAddrs(n.ID, ep)
+				m.abandonAddrs(n, ep, nil)
 			}
 			ep.Unsure = ep.Phase == PhaseCreated
 			n.Endpoints[id] = &ep

@@ -91,13 +91,14 @@ type Endpoint struct {
 	Network     ID                `json:"network"`
 	MAC         string            `json:"mac"`
 	Addrs       []netip.Prefix    `json:"addrs,omitempty"`
+	Booked      []netip.Addr      `json:"booked,omitempty"`        // for it, where Addrs come from outside
 	VLAN        *uint16           `json:"vlan,omitempty"`          // of this attachment only; 0 is untagged
 	Trunk       *VLANs            `json:"trunk,omitempty"`         // of this attachment only; empty is none
 	MTU         int               `json:"mtu,omitempty"`           // of this attachment only
 	Secure      *bool             `json:"port_security,omitempty"` // of this attachment only
 	Observer    bool              `json:"observer,omitempty"`      // it gets copies (mirror.dest=self), and sends nothing
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
-	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server
+	ClientID    string            `json:"client_id,omitempty"` // towards a DHCP server: given, or the container's name
 	OwnMAC      bool              `json:"own_mac,omitempty"`   // MAC was given
 	Lease       *Lease            `json:"lease,omitempty"`     // the last one; it holds while Addrs has its address
 	Lease6      *Lease6           `json:"lease6,omitempty"`    // the same for IPv6

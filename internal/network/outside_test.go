@@ -58,7 +58,7 @@ func TestSelfWired(t *testing.T) {
 }
 
 // With --ipam-driver null Docker brings the link in as always; with ours there is
-// no sense in it.
+// no sense in it, unless there are leases.
 func TestExternalOtherIPAM(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.must(nil, r.CreateNetwork(context.Background(), CreateRequest{ID: nid("n"), Options: opts("ipam=external")}))
@@ -70,9 +70,13 @@ func TestExternalOtherIPAM(t *testing.T) {
 		ours := subnets("10.0.0.0/24")
 		ours[0].Space = ourSpace
 		err = r.CreateNetwork(context.Background(), CreateRequest{ID: nid("m"), Options: opts("ipam=external"), Subnets: ours})
-		refused(t, err, `ipam="external"`, "--ipam-driver null")
+		refused(t, err, `ipam="external"`, "--ipam-driver null, or dhcp=true too")
 		if _, there := r.find("m"); there {
 			t.Error("the refused network stays")
+		}
+		r.ours("m")
+		if n, _ := r.find("m"); !n.SelfWired() || r.pools.count() != 1 {
+			t.Errorf("the network is %+v, pools are claimed by %d", n, r.pools.count())
 		}
 	})
 }

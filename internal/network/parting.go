@@ -16,7 +16,9 @@ func (m *Manager) part(e *entry, ep Endpoint) bool {
 		return false
 	}
 	m.vacate(n, ep)
-	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) { ep.Phase, ep.Addrs, ep.Sandbox, ep.Release = PhaseParting, nil, "", at })
+	err := m.changeEndpoint(e, ep.ID, func(ep *Endpoint) {
+		ep.Phase, ep.Addrs, ep.Booked, ep.Sandbox, ep.Release = PhaseParting, nil, nil, "", at
+	})
 	if err != nil {
 		m.log.Warn("a lease cannot be kept and will run out", "nid", n.ID, "eid", ep.ID, "addr", l.Addr, "err", err)
 		return false
@@ -25,13 +27,16 @@ func (m *Manager) part(e *entry, ep Endpoint) bool {
 	return true
 }
 
-// returned forgets the parting endpoint whose container comes back as another one.
-func (m *Manager) returned(e *entry, ep Endpoint) {
+// returned forgets the parting endpoint whose container comes back as another one, and
+// returns the address of its lease.
+func (m *Manager) returned(e *entry, ep Endpoint) (kept netip.Addr) {
 	for id, old := range e.value().Endpoints {
 		if old.Phase == PhaseParting && (old.MAC == ep.MAC || ep.ClientID != "" && old.ClientID == ep.ClientID) {
+			kept = old.Lease.Addr.Addr()
 			m.kill(e, id)
 		}
 	}
+	return kept
 }
 
 // endParting gives the lease of a parting endpoint back, over a port that is made

@@ -17,10 +17,11 @@ type fakePools struct {
 	mu        sync.Mutex // guards the following
 	claimed   map[ID]int
 	static    map[ID]bool
-	forgotten []ID          // networks whose pools nobody will release
-	entered   []ID          // networks of which an endpoint was being created
-	freed     []string      // addresses of endpoints that Docker gave up
-	audited   map[ID]string // addresses in use as the last Audit was told
+	forgotten []ID              // networks whose pools nobody will release
+	entered   []ID              // networks of which an endpoint was being created
+	names     map[string]string // containers by the address booked for them
+	freed     []string          // addresses of endpoints that Docker gave up
+	audited   map[ID]string     // addresses in use as the last Audit was told
 	fail      error
 }
 
@@ -62,10 +63,14 @@ func (p *fakePools) count() int {
 	return len(p.claimed)
 }
 
-func (p *fakePools) Entered(id ID) {
+func (p *fakePools) Entered(id ID, addrs []netip.Addr) (container string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.entered = append(p.entered, id)
+	for _, a := range addrs {
+		container = p.names[a.String()]
+	}
+	return container
 }
 
 func (p *fakePools) Abandon(_ ID, addrs []netip.Addr) error {

@@ -265,7 +265,7 @@ func (m *Manager) sweep(gone map[EndpointID]time.Time) {
 			m.log.Info("removing an endpoint that nobody uses any more", "nid", n.ID, "eid", ep.ID, "reason", reason)
 			if e := m.entry(n.ID); e != nil {
 				m.kill(e, ep.ID)
-				m.abandonAddrs(n.ID, ep)
+				m.abandonAddrs(n, ep, nil)
 			}
 		}
 	}

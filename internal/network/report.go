@@ -51,6 +51,7 @@ type EndpointReport struct {
 	Observer    bool              `json:"observer,omitempty"` // it gets copies, and is in no VLAN
 	ExternalIDs map[string]string `json:"external_ids,omitempty"`
 	Phase       Phase             `json:"phase"`
+	ClientID    string            `json:"client_id,omitempty"` // by which a DHCP server knows it
 	Lease       *Lease            `json:"lease,omitempty"`
 	Lease6      *Lease6           `json:"lease6,omitempty"`
 	EndpointStatus
@@ -89,7 +90,11 @@ func (m *Manager) report(n Network) Report {
 	if n.Config.IPAM == IPAMStatic && !n.Enforced {
 		r.Notes = append(r.Notes, "ipam=static is not enforced: Docker's own IPAM does not tell whether an address was asked for; use --ipam-driver "+Owner)
 	}
-	if n.SelfWired() {
+	switch {
+	case !n.SelfWired():
+	case n.Config.DHCP:
+		r.Notes = append(r.Notes, "Docker shows the addresses that are booked and asked for; those that the DHCP server gave are shown here (ipam=external)")
+	default:
 		r.Notes = append(r.Notes, "the addresses that Docker shows are booked and not used (ipam=external): --ipam-driver null has none")
 	}
 	failed := m.failedOf(&r)
@@ -97,7 +102,8 @@ func (m *Manager) report(n Network) Report {
 		p := n.Port(ep)
 		e := EndpointReport{
 			ID: ep.ID, Container: ep.ContainerName, ContainerID: ep.ContainerID, MAC: ep.MAC,
-			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase, Lease: ep.Lease, Lease6: ep.Lease6, EndpointStatus: seen.Endpoints[ep.ID],
+			VLAN: vlanText(p.VLAN), Trunk: p.Trunk.String(), MTU: p.MTU, Secure: p.Secure, ExternalIDs: p.ExternalIDs, Phase: ep.Phase,
+			ClientID: ep.ClientID, Lease: ep.Lease, Lease6: ep.Lease6, EndpointStatus: seen.Endpoints[ep.ID],
 			Observer: ep.Observer,
 		}
 		if ep.Observer {

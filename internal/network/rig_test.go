@@ -65,7 +65,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) load() {
 	r.Manager = NewManager(Options{
 		Fabric: r.fabric, Store: r.store, Pools: r.pools, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Inside: r.inside, Nameless: r.nameless,
+		Now: r.now, Damaged: r.damaged, SandboxAlive: r.alive, Inside: r.inside, Nameless: r.nameless, HostID: "0123456789abcdef",
 	}, r.store.load())
 	r.fabric.with(func(f *fakeFabric) { f.dirty = r.Manager.Dirty })
 }

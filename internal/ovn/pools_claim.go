@@ -15,7 +15,8 @@ import (
 
 // Claim ties the part of a pool that was asked for last, with this prefix and for the
 // switch of the network, to the network that is being created. False means that there
-// is none.
+// is none. A network whose addresses come from outside gets none: what its containers
+// have is another's to say, and would be booked for all hosts.
 func (p *Pools) Claim(ctx context.Context, n network.Network, prefix netip.Prefix) (bool, error) {
 	if n.Config.OVN == nil {
 		return false, nil
@@ -27,6 +28,9 @@ func (p *Pools) Claim(ctx context.Context, n network.Network, prefix netip.Prefi
 		h, ok := p.unclaimed(v, n.Config.OVN.Switch, n.ID, prefix.Masked())
 		if !ok {
 			return nil
+		}
+		if n.Config.IPAM == network.IPAMExternal {
+			return fmt.Errorf("option ipam=%q: its addresses are shared by all hosts, and no container would get one; leave out --ipam-opt ovn.switch=%s, or give --ipam-driver null", n.Config.IPAM, h.sw)
 		}
 		claimed = true
 		h.network, h.static = n.ID, n.Config.IPAM == network.IPAMStatic

@@ -445,14 +445,19 @@ func TestPoolChosenAtOnce(t *testing.T) {
 	}
 }
 
-// A network takes the pool of its own switch and no other.
+// A network takes the pool of its own switch and no other, and none if its addresses
+// come from outside.
 func TestPoolOfOtherSwitch(t *testing.T) {
 	r := newRig(t)
 	h := r.poolHost("h1")
 	prefix := netip.MustParsePrefix("10.4.0.0/24")
 	_, err := h.RequestPool(t.Context(), "lsa", prefix.String(), "", false)
 	check(t, err)
-	n := onSwitch("lsb")
+	n := onSwitch("lsa")
+	n.Config.IPAM = network.IPAMExternal
+	_, err = h.Claim(t.Context(), n, prefix)
+	wants(t, err, "cannot take the pool of logical switch lsa", `ipam="external"`, "leave out --ipam-opt ovn.switch=lsa", "--ipam-driver null")
+	n = onSwitch("lsb")
 	ok, err := h.Claim(t.Context(), n, prefix)
 	if ok || err != nil {
 		t.Fatal(ok, err)

@@ -109,7 +109,7 @@ func (i *Inside) use(ep network.Endpoint, ask func(dhcp.Port) error) (err error)
 // Acquire implements network.Inside.
 func (i *Inside) Acquire(ctx context.Context, _ network.Network, ep network.Endpoint, want netip.Addr) (l network.Lease, err error) {
 	err = i.use(ep, func(p dhcp.Port) error {
-		got, err := dhcp.Acquire(ctx, p, want)
+		got, err := dhcp.Acquire(ctx, p, want, ep.Lease != nil)
 		l = lease(got)
 		return err
 	})

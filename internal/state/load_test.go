@@ -55,8 +55,9 @@ func anEndpoint(id network.EndpointID) network.Endpoint {
 	tag, secure := uint16(7), false
 	return network.Endpoint{
 		ID: id, Network: nid, MAC: "02:42:ac:11:00:02",
-		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
-		VLAN:  &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
+		Booked: []netip.Addr{netip.MustParseAddr("10.0.0.3")},
+		Addrs:  []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
+		VLAN:   &tag, Trunk: &network.VLANs{10, 20, 21}, MTU: 1400, Secure: &secure, Observer: true, ExternalIDs: map[string]string{"k": "v=1", "é": "\u2028<&>"}, Sandbox: "/run/docker/netns/0a1b",
 		Phase: network.PhaseJoined, Changed: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), ContainerID: "c1", ContainerName: "web",
 		ClientID: "printer", OwnMAC: true, Lease: aLease(), Lease6: aLease6(), Release: time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
 	}

@@ -92,7 +92,12 @@ func (s *Server) networkDriver(mux *http.ServeMux) {
 		return empty{}, s.Networks.DeleteNetwork(ctx, network.ID(r.NetworkID))
 	})
 	handle(s, mux, "NetworkDriver.CreateEndpoint", s.createEndpoint)
-	handle(s, mux, "NetworkDriver.DeleteEndpoint", forEndpoint(s.Networks.DeleteEndpoint))
+	ends := &spacing[network.ID]{gap: endGap}
+	handle(s, mux, "NetworkDriver.DeleteEndpoint", forEndpoint(func(ctx context.Context, id network.ID, eid network.EndpointID) error {
+		err := s.Networks.DeleteEndpoint(ctx, id, eid)
+		ends.wait(ctx, id)
+		return err
+	}))
 	handle(s, mux, "NetworkDriver.Join", s.join)
 	handle(s, mux, "NetworkDriver.Leave", forEndpoint(s.Networks.Leave))
 	handle(s, mux, "NetworkDriver.EndpointOperInfo", func(context.Context, endpointRequest) (any, error) {

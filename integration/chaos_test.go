@@ -181,9 +181,7 @@ func (s *storm) gone(names []string) {
 	}
 }
 
-// end removes everything. The engine may have lost count of the endpoints of a
-// network whose containers ended in parallel (20.10 does): a restart of dockerd
-// mends that.
+// end removes everything.
 func (s *storm) end() {
 	s.t.Helper()
 	var networks []string
@@ -197,17 +195,7 @@ func (s *storm) end() {
 		networks = append(networks, "crowd")
 	}
 	for _, network := range networks {
-		out, err := s.Run(s.ctx(), "docker", "network", "rm", network)
-		if err != nil && strings.Contains(out, "has active endpoints") {
-			s.t.Logf("Docker has lost count, and is restarted: %s", out)
-			s.must(s.StopDocker(s.ctx()))
-			s.startDocker()
-			s.driverAnswers()
-			_, err = s.Run(s.ctx(), "docker", "network", "rm", network)
-		}
-		if err != nil {
-			s.t.Fatalf("docker network rm %s: %v", network, err)
-		}
+		s.removeNetwork(network)
 	}
 	s.within(exactAgain, "nothing is left over", func() error {
 		if left := strings.TrimSpace(s.leftovers()); left != "" {

@@ -30,7 +30,7 @@ func (f *fleet) leave() {
 	f.t.Helper()
 	for i, h := range f.hosts {
 		h.docker("rm", "-f", fmt.Sprintf("x%d", i))
-		h.docker("network", "rm", "prod")
+		h.removeNetwork("prod")
 	}
 	f.expectEmpty()
 }

@@ -41,19 +41,19 @@ func leaseCrowds(h *host, careful int) {
 	h.crowd(50, slow)
 	for _, n := range slices.Concat(networks, slow) {
 		h.ovs("del-port", "br-dhcp", "v-"+n)
-		h.docker("network", "rm", n)
+		h.removeNetwork(n)
 	}
 	h.expectClean()
 }
 
 // servedNetworks makes networks with a DHCP server each: of VLANs from first on, with
-// subnets of these numbers.
+// subnets of these numbers. A busy machine has time.
 func (h *host) servedNetworks(prefix string, count, first int, serve func(p place, subnet string, args ...string) (stop func())) (names []string) {
 	h.t.Helper()
 	for i := range count {
 		name, number := fmt.Sprintf("%s%d", prefix, i), first+i
 		names = append(names, name)
-		h.network(name, ownLeases("bridge=br-dhcp", fmt.Sprintf("vlan=%d", number))...)
+		h.network(name, ownLeases("bridge=br-dhcp", fmt.Sprintf("vlan=%d", number), "dhcp.timeout=20s")...)
 		serve(h.byHand(name, "br-dhcp", fmt.Sprintf("10.%d.0.1/24", number), fmt.Sprintf("tag=%d", number)), fmt.Sprintf("10.%d.0", number))
 	}
 	return names

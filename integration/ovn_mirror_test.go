@@ -6,19 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ovs-container-network/ovs-container-network/test/lab"
 )
 
 // On a logical switch an observer gets what the containers of its host send and
-// receive, from and to other hosts too, and sends nothing. OVN does not know its port,
-// and leaves the mirror alone.
+// receive, from and to other hosts too, and sends nothing. Its mirror is one of OVN where
+// the central and the host know such, and one of Open vSwitch elsewhere, as that to a
+// port of others always is.
 func TestOVNMirror(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]lab.FleetOptions{"own": {}, "newer": {Root: string(newer), CentralRoot: string(newer)}} {
+	for name, o := range map[string]lab.FleetOptions{
+		"own": {}, "newer": {Root: string(newer), CentralRoot: string(newer)}, "newer central": {CentralRoot: string(newer)},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			logical := 0
+			if name == "newer" {
+				logical = 1
+			}
 			f := newFleet(t, 2, o)
 			f.network("prod", "10.7.0.0/24", "--opt", "ovn.switch=prod", "--opt", "gateway_mode=none", "--opt", "mirror.dest=mon0", "--opt", "port_security=false")
 			f.network("other", "10.8.0.0/24", "--opt", "ovn.switch=other", "--opt", "gateway_mode=none", "--opt", "port_security=false")
@@ -65,6 +73,49 @@ func TestOVNMirror(t *testing.T) {
 			watch("1")
 			h.counted("prod")
 			h.healthy()
+			f.logicalMirrors(logical)
+			if rows := h.mirrorRows(); len(rows) != 2-logical {
+				t.Errorf("of its own the driver has the mirrors %v", rows)
+			}
+			survives := func(fault string, do func()) {
+				t.Helper()
+				t.Log("fault:", fault)
+				h.keepsTalking("near", "near2")
+				do()
+				h.copies("prod", 2, 2)
+				h.in("eye").capture().overhears("near", "near2")
+				f.logicalMirrors(logical)
+				h.eventually("there are two mirrors, and as they should be", func() error {
+					if out := h.ovs("--bare", "--columns=select_all,name", "list", "Mirror"); strings.Contains(out, "true") || strings.Count(out, "false") != 2 {
+						return errors.New(out)
+					}
+					return nil
+				})
+			}
+			survives("mirrors cleared", func() { h.ovs("clear", "bridge", "br-int", "mirrors") })
+			survives("mirror changed", func() {
+				eye := strings.TrimSpace(h.ovs("--bare", "--columns=_uuid", "find", "Mirror", "name!=ocn-mon0"))
+				for uuid := range strings.FieldsSeq(eye) {
+					h.ovs("set", "mirror", uuid, "select_all=true", "select_vlan=7")
+				}
+			})
+			if logical > 0 {
+				survives("mirror of OVN removed", func() { f.nbctl("mirror-del") })
+				survives("ports referring to no mirror", func() {
+					for uuid := range strings.FieldsSeq(f.nbctl("--bare", "--columns=_uuid", "find", "Logical_Switch_Port", "external_ids:container_name=near")) {
+						f.nbctl("clear", "Logical_Switch_Port", uuid, "mirror_rules")
+					}
+				})
+			}
+			survives("driver KILL", func() { h.killDriver(); h.startDriver() })
+			survives("ovs-vswitchd KILL", func() {
+				h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
+				h.must(h.StartVswitchd(h.ctx()))
+			})
+			survives("ovn-controller KILL", func() {
+				h.must(h.KillController(h.ctx(), syscall.SIGKILL))
+				h.must(h.StartController(h.ctx(), f.ChassisOf(h.Host)))
+			})
 			h.must(h.StopController(h.ctx(), true))
 			h.docker("stop", "-t", "0", "eye")
 			h.must(h.StartController(h.ctx(), f.ChassisOf(h.Host)))
@@ -81,6 +132,7 @@ func TestOVNMirror(t *testing.T) {
 				t.Errorf("mirror.vlan on a logical switch: %s", out)
 			}
 			h.docker("rm", "-f", "eye", "near", "near2", "o1", "o2")
+			f.logicalMirrors(0)
 			far.docker("rm", "-f", "far")
 			for _, h := range f.hosts {
 				h.docker("network", "rm", "prod", "other")
@@ -88,6 +140,18 @@ func TestOVNMirror(t *testing.T) {
 			f.expectEmpty()
 		})
 	}
+}
+
+// logicalMirrors waits until the northbound database has so many mirrors of ours.
+func (f *fleet) logicalMirrors(want int) {
+	f.t.Helper()
+	f.hosts[0].eventually(fmt.Sprintf("OVN has %d mirrors", want), func() error {
+		out := f.nbctl("--bare", "--columns=name", "find", "Mirror", "external_ids:owner=ovs-container-network")
+		if got := len(strings.Fields(out)); got != want {
+			return errors.New(out)
+		}
+		return nil
+	})
 }
 
 // hears waits until a broadcast with a text was recorded. Other kinds of frames OVN

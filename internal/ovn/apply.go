@@ -33,7 +33,6 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 		return f.Fabric.Apply(ctx, n)
 	}
 	f.start()
-	f.chooseMirrors(ctx, n)
 	mark := f.settled.Mark()
 	tended := f.settled.Unsettled(n)
 	errs, err := f.publish(ctx, n, tended)
@@ -101,6 +100,7 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 		s, _ = findSwitch(v, n.Config.OVN.Switch)
 	}
 	c := &change{net: n, view: v, sw: s, chassis: here, book: findBook(v, n.Config.OVN.Switch), errs: errs, tended: eps}
+	f.chooseMirrors(ctx, c)
 	if err := f.watch(ctx, c); err != nil {
 		return errs, err
 	}

@@ -20,19 +20,18 @@ const mirrorLocal = "local"
 
 // chooseMirrors finds out whether OVN is to copy to the observers of this host. What
 // does not answer has not changed.
-func (f *Fabric) chooseMirrors(ctx context.Context, n network.Network) {
-	v, err := f.nb.View()
-	if err != nil || !watched(v, n) {
+func (f *Fabric) chooseMirrors(ctx context.Context, c *change) {
+	if !c.watched() {
 		return
 	}
-	if !v.Allows("Mirror", "type", mirrorLocal) {
+	if !c.view.Allows("Mirror", "type", mirrorLocal) {
 		f.mirrors.Store(false)
 		return
 	}
 	switch version := f.controllerVersion(ctx); {
 	case version != "":
 		f.mirrors.Store(knowsLocal(version))
-	case len(ovsdb.All[*mirror](v)) > 0: // an earlier life of this daemon found out
+	case len(ovsdb.All[*mirror](c.view)) > 0: // an earlier life of this daemon found out
 		f.mirrors.Store(true)
 	}
 }
@@ -47,14 +46,14 @@ func knowsLocal(version string) bool {
 	return year > 23 || year == 23 && month >= 6
 }
 
-// watched tells whether a network has, or had, an observer on this host.
-func watched(v ovsdb.View, n network.Network) bool {
-	for _, ep := range n.Endpoints {
+// watched tells whether the network has, or had, an observer on this host.
+func (c *change) watched() bool {
+	for _, ep := range c.net.Endpoints {
 		if ep.Observer {
 			return true
 		}
 	}
-	return len(mirrorsOf(v, n.ID)) > 0
+	return len(mirrorsOf(c.view, c.net.ID)) > 0
 }
 
 // here is a network with what the fabric below has to know.

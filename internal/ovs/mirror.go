@@ -164,6 +164,11 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 	have, strays := mirrorsOf(v, c.net.ID)
 	made := madeByOVN(v, c.net)
 	looked, lags := f.lagging(v, c.net.ID, made)
+	room := 0
+	if b != nil {
+		room = maxMirrors - len(b.Mirrors)
+	}
+	c.refuseObservers(made, room)
 	if len(want)+len(have)+len(made) == 0 && !lags {
 		return 0, nil
 	}
@@ -176,11 +181,6 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 	for _, m := range strays {
 		ops = append(ops, delMirror(m.UUID)...)
 	}
-	room := 0
-	if b != nil {
-		room = maxMirrors - len(b.Mirrors)
-	}
-	c.refuseObservers(made, room)
 	var fresh []wantedMirror
 	for _, w := range want {
 		m := have[w.name]

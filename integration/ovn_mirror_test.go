@@ -40,10 +40,10 @@ func TestOVNMirror(t *testing.T) {
 			h.ovs("add-port", "br-int", "mon0")
 			h.copies("prod", 2, 2)
 			tap, o2, distant, near := mon.capture(), h.in("o2").capture(), far.in("far").capture(), h.in("near").capture()
-			watch := func(round string) {
+			watch := func(round string) (eye *capture) {
 				h.docker("start", "eye")
 				h.copies("prod", 2, 2)
-				eye := h.in("eye").capture()
+				eye = h.in("eye").capture()
 				for _, c := range []*capture{eye, tap} {
 					c.h.eventually(c.name+" sees a whole conversation", func() error { return c.converse("near", "near2", 3) })
 					c.conversation("near", "near2", 5)
@@ -67,8 +67,9 @@ func TestOVNMirror(t *testing.T) {
 					c.hears("after" + round)
 					c.sawNone("others" + round)
 				}
+				return eye
 			}
-			watch("1")
+			eye := watch("1")
 			h.counted("prod")
 			h.healthy()
 			f.logicalMirrors(logical)
@@ -77,7 +78,7 @@ func TestOVNMirror(t *testing.T) {
 			}
 			// The first packets of a container are copied.
 			for i := range 3 {
-				eye, addr := h.in("eye").capture(), fmt.Sprintf("10.7.0.%d", 200+i)
+				addr := fmt.Sprintf("10.7.0.%d", 200+i)
 				h.docker("run", "--rm", "--network", "prod", "--ip", addr, "lab", "ping", "-c", "1", h.addressOf("near"))
 				h.must(eye.within(lag, func() error {
 					if got := len(eye.frames(addr + " > " + h.addressOf("near") + ": ICMP echo request")); got != 1 {
@@ -92,7 +93,7 @@ func TestOVNMirror(t *testing.T) {
 				h.keepsTalking("near", "near2")
 				do()
 				h.copies("prod", 2, 2)
-				h.in("eye").capture().overhears("near", "near2")
+				eye.overhears("near", "near2")
 				f.logicalMirrors(logical)
 				h.eventually("there are two mirrors, and as they should be", func() error {
 					if out := h.ovs("--bare", "--columns=select_all,name", "list", "Mirror"); strings.Contains(out, "true") || strings.Count(out, "false") != 2 {

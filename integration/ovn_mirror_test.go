@@ -29,6 +29,8 @@ func TestOVNMirror(t *testing.T) {
 			f.network("prod", "10.7.0.0/24", "--opt", "ovn.switch=prod", "--opt", "gateway_mode=none", "--opt", "mirror.dest=mon0", "--opt", "port_security=false")
 			f.network("other", "10.8.0.0/24", "--opt", "ovn.switch=other", "--opt", "gateway_mode=none", "--opt", "port_security=false")
 			h, far := f.hosts[0], f.hosts[1]
+			backup, err := f.hc.BackupNB(t.Context())
+			h.must(err)
 			h.container("near", "prod")
 			h.container("near2", "prod")
 			far.container("far", "prod")
@@ -117,6 +119,7 @@ func TestOVNMirror(t *testing.T) {
 					}
 				})
 			}
+			survives("northbound database restored", func() { h.must(f.hc.RestoreNB(t.Context(), f.CentralOf(f.hc.Host), backup)) })
 			survives("driver KILL", func() { h.killDriver(); h.startDriver() })
 			survives("ovs-vswitchd KILL", func() {
 				h.must(h.KillVswitchd(h.ctx(), syscall.SIGKILL))
@@ -182,18 +185,23 @@ func (c *capture) away(from string, to *host, container string, count int) {
 	c.h.t.Helper()
 	addr := to.addressOf(container)
 	c.h.ping(from, addr)
-	before := len(c.frames("> " + addr + ": ICMP echo request"))
-	answers := len(c.frames(addr + " > "))
-	c.h.in(from).run("ping", "-c", fmt.Sprint(count), "-i", "0.1", "-W", "1", addr)
-	c.h.eventually(fmt.Sprintf("%s sees %d pings to another host and the answers", c.name, count), func() error {
-		to, back := len(c.frames("> "+addr+": ICMP echo request"))-before, 0
-		for _, f := range c.frames(addr + " > ")[answers:] {
-			if strings.Contains(f, "ICMP echo reply") {
+	// Of a size of their own: the answer to that ping may come into the capture late.
+	seen := func() (to, back int) {
+		for _, f := range c.frames(", length 329") {
+			switch {
+			case strings.Contains(f, "> "+addr+": ICMP echo request"):
+				to++
+			case strings.Contains(f, addr+" > ") && strings.Contains(f, "ICMP echo reply"):
 				back++
 			}
 		}
-		if to != count || back != count {
-			return fmt.Errorf("%d and %d", to, back)
+		return to, back
+	}
+	before, answers := seen()
+	c.h.in(from).run("ping", "-c", fmt.Sprint(count), "-i", "0.1", "-s", "321", "-W", "1", addr)
+	c.h.eventually(fmt.Sprintf("%s sees %d pings to another host and the answers", c.name, count), func() error {
+		if to, back := seen(); to-before != count || back-answers != count {
+			return fmt.Errorf("%d and %d", to-before, back-answers)
 		}
 		return nil
 	})

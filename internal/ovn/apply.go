@@ -101,7 +101,7 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 	}
 	c := &change{net: n, view: v, sw: s, chassis: here, book: findBook(v, n.Config.OVN.Switch), errs: errs, tended: eps}
 	f.chooseMirrors(ctx, c)
-	if err := f.watch(ctx, c); err != nil {
+	if err := f.watch(ctx, c); err != nil && !c.blame(err) {
 		return errs, err
 	}
 	var groups [][]ovsdb.Operation

@@ -118,6 +118,9 @@ func (f *Fabric) watch(ctx context.Context, c *change) error {
 		delete(have, w.Name)
 	}
 	for _, m := range have {
+		if c.net.Endpoints[network.EndpointID(m.ExternalIDs[network.KeyEndpointID])] == nil && c.net.Phase != network.PhaseDeleting {
+			continue // its record may not be readable: Prune's
+		}
 		ops = append(ops, delMirror(m.UUID))
 	}
 	var err error
@@ -139,6 +142,17 @@ func (f *Fabric) watch(ctx context.Context, c *change) error {
 		err = f.write(ctx, ops)[0]
 	}
 	return err
+}
+
+// blame makes a fault of the mirrors one of the observers: the others need no mirror to
+// work. It is false if there are none.
+func (c *change) blame(err error) (blamed bool) {
+	for _, ep := range c.net.Endpoints {
+		if ep.Observer {
+			c.errs[ep.ID], blamed = err, true
+		}
+	}
+	return blamed
 }
 
 // mendMirror returns what differs between a row and what it should be.

@@ -2,6 +2,7 @@ package ovn
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
 )
 
 // convert gives the northbound database another schema, as an upgrade of the central
@@ -190,6 +192,25 @@ func TestMirrors(t *testing.T) {
 			return r.mirrored() == strings.Join([]string{mine, other, theirs("ocn000000000002")}, "\n")
 		})
 	}
+
+	// What is wrong with a mirror is the observer's fault alone.
+	r.transact(map[string]any{"op": "mutate", "table": "Mirror", "where": mirror, "mutations": []any{[]any{"external_ids", "delete", []any{"set", []any{"owner"}}}}})
+	r.sees(h1, "its mirror is no longer marked", func(v ovsdb.View) bool { return len(mirrorsOf(v, n.ID)) == 0 })
+	var partial *network.ApplyError
+	if err := r.publish(h1, n, eye, two, three, endpoint(6, "10.1.0.10")); !errors.As(err, &partial) || len(partial.Endpoints) != 1 || partial.Endpoints[eye.ID] == nil {
+		t.Errorf("with the mirror's name taken: %v", err)
+	}
+	if !strings.Contains(r.has(), "switch_port ocn000000000006") {
+		t.Errorf("the container has no port: %s", r.has())
+	}
+	gone := endpoint(6, "10.1.0.10")
+	gone.Phase = network.PhaseDeleting
+	r.transact(map[string]any{"op": "delete", "table": "Mirror", "where": mirror})
+	check(t, r.publish(h1, n, eye, two, three, gone))
+
+	// An observer whose record cannot be read keeps its mirror.
+	check(t, r.publish(h1, n, two, three))
+	r.expectMirrored(mine, other, theirs("ocn000000000002"))
 
 	// Named containers, one direction.
 	n.Config.Mirror = &network.Mirror{Containers: []string{"c3"}, Direction: network.DirectionIn}

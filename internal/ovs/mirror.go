@@ -173,12 +173,7 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 		return 0, nil
 	}
 	var ops []ovsdb.Operation
-	for _, m := range made {
-		if m.spoilt() {
-			ops = append(ops, delMirror(m.UUID)...)
-		}
-	}
-	for _, m := range strays {
+	for _, m := range append(strays, spoilt(made)...) {
 		ops = append(ops, delMirror(m.UUID)...)
 	}
 	var fresh []wantedMirror

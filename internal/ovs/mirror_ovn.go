@@ -32,9 +32,16 @@ func (r *mirror) ofOVN() bool {
 	return r.ExternalIDs["ovn-owned"] == "true" && strings.HasPrefix(r.Name, network.LinkPrefix+"-")
 }
 
-// spoilt tells whether somebody has changed a row of ovn-controller where that does not
-// look: it has to write it anew.
-func (r *mirror) spoilt() bool { return r.SelectAll || len(r.SelectVLAN) > 0 || r.OutputVLAN != nil }
+// spoilt are the rows that somebody has changed where ovn-controller does not look: it
+// has to write them anew.
+func spoilt(made map[string]*mirror) (list []*mirror) {
+	for _, m := range made {
+		if m.SelectAll || len(m.SelectVLAN) > 0 || m.OutputVLAN != nil {
+			list = append(list, m)
+		}
+	}
+	return list
+}
 
 // Yield removes the rows of ours for observers of n: where OVN is about to write one, two
 // would double each copy.

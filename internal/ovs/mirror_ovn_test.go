@@ -89,12 +89,13 @@ func TestMirrorOfOVN(t *testing.T) {
 	}
 
 	// What ovn-controller does not look at it has to write anew.
+	r.dirty.take("n1")
 	r.vsctl("set", "mirror", name, "select_all=true")
 	eventually(t, "the network is dirty", func() bool { return r.dirty.take("n1") > 0 })
-	r.apply(n)
-	if left := r.vsctl("--bare", "--columns=name", "list", "mirror"); left != "" {
-		t.Errorf("the changed mirror stays: %s", left)
-	}
+	eventually(t, "the changed mirror goes", func() bool {
+		r.apply(n)
+		return r.vsctl("--bare", "--columns=name", "list", "mirror") == ""
+	})
 	writes()
 	r.apply(n)
 
@@ -105,8 +106,10 @@ func TestMirrorOfOVN(t *testing.T) {
 	r.dirty.take("n1")
 	r.vsctl("clear", "bridge", "br-int", "mirrors")
 	eventually(t, "the network is dirty", func() bool { return r.dirty.take("n1") > 0 })
-	r.apply(n)
-	r.expectMirrors(mine)
+	eventually(t, "it is our turn", func() bool {
+		r.apply(n)
+		return r.mirrorText() == mine
+	})
 
 	// It goes with the observer's port, also while ovn-controller is away.
 	n.CopiedByOVN = true

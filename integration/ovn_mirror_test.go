@@ -129,6 +129,13 @@ func TestOVNMirror(t *testing.T) {
 				h.must(h.KillController(h.ctx(), syscall.SIGKILL))
 				h.must(h.StartController(h.ctx(), f.ChassisOf(h.Host)))
 			})
+			// An observer that comes while they talk.
+			h.docker("stop", "-t", "0", "eye")
+			h.copies("prod", 1, 2)
+			f.logicalMirrors(0)
+			h.keepsTalking("near", "near2")
+			h.docker("start", "eye")
+			h.in("eye").capture().overhears("near", "near2")
 			h.must(h.StopController(h.ctx(), true))
 			h.docker("stop", "-t", "0", "eye")
 			h.must(h.StartController(h.ctx(), f.ChassisOf(h.Host)))

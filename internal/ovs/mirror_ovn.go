@@ -65,8 +65,8 @@ func (f *Fabric) Yield(ctx context.Context, n network.Network) error {
 }
 
 // lagging tells whether flows in use may not follow the rows of ovn-controller: it
-// writes them in its own time, and Open vSwitch looks at its flows by itself only in the
-// versions of before Mirror.filter came (3.4). looked is what they are now.
+// writes them in its own time, and Open vSwitch 3.1 does not look at its flows then. All
+// versions that have Mirror.filter (3.4) do. looked is what the rows are now.
 func (f *Fabric) lagging(v ovsdb.View, id network.ID, made map[string]*mirror) (looked string, lags bool) {
 	if v.Has("Mirror", "filter") {
 		return "", false

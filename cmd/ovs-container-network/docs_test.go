@@ -265,5 +265,5 @@ func TestChecksAreDocumented(t *testing.T) {
 	}
 	expectEqual(t, "checks", rows, want)
 	expectEqual(t, "kinds", firsts("`([\\w ]+)`", strings.Join(firsts("(?m)^\\| (`[^|]*) \\|", section(t, page, "gc")), " ")),
-		[]string{"address", "bridge", "chain", "chassis", "claim", "link", "logical port", "mirror", "network", "pool", "port", "record"})
+		[]string{"address", "bridge", "chain", "chassis", "claim", "link", "logical mirror", "logical port", "mirror", "network", "pool", "port", "record"})
 }

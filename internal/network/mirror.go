@@ -45,7 +45,8 @@ const ObserverVLAN = 4095
 // the containers of a network without trunks see, and leaves it on by a trunk.
 func (p Port) sink() Port {
 	tagged := len(p.Trunk) > 0
-	p.VLAN, p.Trunk, p.Logical, p.Secure = ObserverVLAN, nil, "", false
+	p.Sink, p.Logical = p.Logical, ""
+	p.VLAN, p.Trunk, p.Secure = ObserverVLAN, nil, false
 	if tagged {
 		p.VLAN, p.Trunk = 0, VLANs{ObserverVLAN}
 	}
@@ -163,6 +164,10 @@ func (m *Manager) checkNames(c Config) error {
 	return fmt.Errorf("option mirror.ports=%q: which container is which is known from Docker's API only, and the daemon runs with --docker-host none; allowed there is all",
 		strings.Join(c.Mirror.Containers, ","))
 }
+
+// MirrorName is the name of the row that copies to a destination: a port of this host,
+// or what else the fabric calls it.
+func (n Network) MirrorName(dest string) string { return LinkPrefix + "-" + n.ID.Short() + "-" + dest }
 
 // Mirrored tells whether packets of an endpoint are copied. Whose name is not known
 // (yet) is not, where names are given.

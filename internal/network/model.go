@@ -83,6 +83,10 @@ type Network struct {
 
 	Endpoints map[EndpointID]*Endpoint `json:"-"` // stored one by one; neither the map nor an endpoint ever changes
 	Rev       uint64                   `json:"-"` // differs whenever anything but Endpoints does
+
+	// CopiedByOVN says that the observers on this host get their copies from mirrors of
+	// OVN. No desire: the fabric of logical switches tells it to the one of bridges.
+	CopiedByOVN bool `json:"-"`
 }
 
 // Endpoint is the desired state of one attachment.
@@ -161,7 +165,8 @@ type Port struct {
 	// Logical is the logical switch port that it is, empty on a plain bridge. On
 	// OVN's bridge flows say what reaches a port, not its VLAN.
 	Logical string
-	Secure  bool // it may send only with its own addresses
+	Sink    string // what OVN calls it as the sink of a mirror: an observer's, which is none
+	Secure  bool   // it may send only with its own addresses
 }
 
 // External_ids keys that the driver writes itself. A user may not give them.

@@ -398,7 +398,7 @@ func checkText(v string) error {
 // ovs-vswitchd or to ovn-controller (ovs-vswitchd.conf.db(5), ovn-controller(8)).
 var reservedIDs = []string{
 	KeyOwner, KeyNetworkID, KeyNetworkName, KeyEndpointID, KeyTenantID, KeyContainerID, KeyContainerName, KeyAttachedMAC, KeyOffload, KeyHostID, KeyHost,
-	"iface-id", "iface-id-ver", "iface-status", "vm-id", "vm-uuid", "xs-vif-uuid", "xs-network-uuid", "xs-vm-uuid",
+	"iface-id", "iface-id-ver", "iface-status", "mirror-id", "vm-id", "vm-uuid", "xs-vif-uuid", "xs-network-uuid", "xs-vm-uuid",
 	"vif-plugging", "fake-bridge-id",
 }
 

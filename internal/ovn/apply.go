@@ -18,8 +18,9 @@ type change struct {
 	view    ovsdb.View
 	sw      *logicalSwitch // nil: it is gone, and not wanted
 	book    *dhcpOptions
-	chassis string // the name of this host's
-	more    int    // ports that were found room for
+	chassis string   // the name of this host's
+	more    int      // ports that were found room for
+	rules   []string // UUIDs of mirrors that new ports refer to
 	errs    map[network.EndpointID]error
 	tended  []network.Endpoint // looked at, not settled before
 }
@@ -38,7 +39,7 @@ func (f *Fabric) Apply(ctx context.Context, n network.Network) error {
 	if err != nil && n.Phase == network.PhaseCreating {
 		return err
 	}
-	here := n
+	here := f.here(n)
 	here.Endpoints = maps.Clone(n.Endpoints)
 	for _, ep := range tended {
 		if err != nil && errs[ep.ID] == nil && needsNB(ep) {
@@ -99,6 +100,10 @@ func (f *Fabric) publish(ctx context.Context, n network.Network, eps []network.E
 		s, _ = findSwitch(v, n.Config.OVN.Switch)
 	}
 	c := &change{net: n, view: v, sw: s, chassis: here, book: findBook(v, n.Config.OVN.Switch), errs: errs, tended: eps}
+	f.chooseMirrors(ctx, c)
+	if err := f.watch(ctx, c); err != nil && !c.blame(err) {
+		return errs, err
+	}
 	var groups [][]ovsdb.Operation
 	var owners []network.Endpoint
 	for _, ep := range eps {
@@ -187,8 +192,12 @@ func (f *Fabric) planPort(c *change, ep network.Endpoint) ([]ovsdb.Operation, er
 		return append(ops, mend(p, want)...), nil
 	}
 	ops := append([]ovsdb.Operation{ovsdb.Is("Logical_Switch", ovsdb.ByUUID(c.sw.UUID), ovsdb.Values{"name": c.sw.Name})}, enter(c.book, entries)...)
+	row := want.values()
+	if c.copies(ep) && len(c.rules) > 0 {
+		row["mirror_rules"] = ovsdb.UUIDs(c.rules...)
+	}
 	return append(ops,
-		ovsdb.Insert("Logical_Switch_Port", name, want.values()),
+		ovsdb.Insert("Logical_Switch_Port", name, row),
 		ovsdb.Mutate("Logical_Switch", ovsdb.ByUUID(c.sw.UUID), ovsdb.Mutation{Column: "ports", Mutator: "insert", Value: ovsdb.UUIDs(name)}),
 	), nil
 }

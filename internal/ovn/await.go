@@ -24,8 +24,12 @@ func (f *Fabric) Await(ctx context.Context, n network.Network, id network.Endpoi
 	defer f.Outside(ctx, network.ForOVN)()
 	limited, cancel := context.WithTimeout(ctx, installTime)
 	defer cancel()
-	err := f.Fabric.Await(limited, n, id)
+	err := f.Fabric.Await(limited, f.here(n), id)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		var late *ovs.UncopiedError
+		if errors.As(err, &late) {
+			return fmt.Errorf("ovn-controller has not made mirror %s within %v: %w", late.Mirror, installTime, f.why(ctx))
+		}
 		return fmt.Errorf("OVN has not installed the port within %v: %w", installTime, f.why(ctx))
 	}
 	return err

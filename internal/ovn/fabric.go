@@ -30,6 +30,7 @@ type Fabric struct {
 	settled *network.Settled
 	suspect network.Suspects
 	used    atomic.Bool  // the northbound database was needed
+	mirrors atomic.Bool  // OVN copies to observers; see chooseMirrors
 	shaken  atomic.Int64 // when everything was last taken for unsettled by Prune, in Unix seconds
 }
 
@@ -165,6 +166,8 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 		if row == nil {
 			f.synced()
 		}
+	case *mirror:
+		f.dirty(network.ID(o.ExternalIDs[network.KeyNetworkID]))
 	}
 }
 

@@ -10,7 +10,7 @@ const healthDegraded = "degraded"
 
 // Observe implements network.Fabric.
 func (f *Fabric) Observe(n network.Network) network.Status {
-	s := f.Fabric.Observe(n)
+	s := f.Fabric.Observe(f.here(n))
 	if n.Config.OVN == nil {
 		return s
 	}

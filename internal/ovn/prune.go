@@ -87,6 +87,11 @@ func (f *Fabric) leftovers(keep []network.Network, spare func(network.ID, networ
 			return f.write(ctx, []ovsdb.Operation{removePort(p.UUID)})[0]
 		})
 	}
+	for _, m := range f.strayMirrors(v, keep, spare) {
+		leftover("logical mirror", m.Name, "for an observer that is not known", func(ctx context.Context) error {
+			return f.write(ctx, []ovsdb.Operation{delMirror(m.UUID)})[0]
+		})
+	}
 	for _, s := range ovsdb.All[*logicalSwitch](v) {
 		for key := range s.claimsOf(f.cfg.HostID) {
 			if claims[key] || spare("", "") {

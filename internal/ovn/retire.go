@@ -110,19 +110,25 @@ func (f *Fabric) giveBack(ctx context.Context, sw, id string) (err error) {
 	return err
 }
 
-// estate is what a host has in the northbound database: ports, then addresses, then
+// estate is what a host has in the northbound database: mirrors, ports, addresses, then
 // claims, with the last of which a switch goes.
 func (f *Fabric) estate(ctx context.Context, chassis string) (found []network.Leftover, err error) {
 	v, err := f.nb.View()
 	if err != nil {
 		return nil, err
 	}
-	ports, err := f.portsOf(ctx, network.KeyHost, chassis)
+	ports, err := f.rowsOf(ctx, "Logical_Switch_Port", network.KeyHost, chassis)
 	if err != nil {
 		return nil, err
 	}
+	var mirrors []ownRow
+	if v.Has("Mirror") {
+		if mirrors, err = f.rowsOf(ctx, "Mirror", network.KeyHost, chassis); err != nil {
+			return nil, err
+		}
+	}
 	hosts := make(map[string]bool) // ids of those that had the name
-	for _, p := range ports {
+	for _, p := range append(slices.Clone(ports), mirrors...) {
 		hosts[p.ids[network.KeyHostID]] = true
 	}
 	switches := slices.SortedFunc(maps.Values(ovsdb.All[*logicalSwitch](v)), func(a, b *logicalSwitch) int { return strings.Compare(a.Name, b.Name) })
@@ -145,6 +151,13 @@ func (f *Fabric) estate(ctx context.Context, chassis string) (found []network.Le
 	}
 	leftover := func(kind, name, why string, remove func(context.Context) error) {
 		found = append(found, network.Leftover{Kind: kind, Name: name, Why: why, Remove: remove})
+	}
+	for _, m := range mirrors {
+		if hosts[m.ids[network.KeyHostID]] {
+			leftover("logical mirror", m.name, "of "+title(m.ids)+" on host "+chassis, func(ctx context.Context) error {
+				return f.write(ctx, []ovsdb.Operation{delMirror(m.uuid)})[0]
+			})
+		}
 	}
 	for _, p := range ports {
 		if !hosts[p.ids[network.KeyHostID]] {
@@ -185,16 +198,16 @@ func (f *Fabric) estate(ctx context.Context, chassis string) (found []network.Le
 	return found, nil
 }
 
-// portRow is a port of this driver on any host.
-type portRow struct {
+// ownRow is a port or a mirror of this driver on any host.
+type ownRow struct {
 	uuid, name string
 	ids        map[string]string
 }
 
-// portsOf are all ports of this driver with a value in their external_ids.
-func (f *Fabric) portsOf(ctx context.Context, key, value string) (list []portRow, err error) {
+// rowsOf are all rows of this driver with a value in their external_ids.
+func (f *Fabric) rowsOf(ctx context.Context, table, key, value string) (list []ownRow, err error) {
 	rows, err := f.nb.Read(ctx, ovsdb.Query{
-		Table: "Logical_Switch_Port", Columns: []string{"_uuid", "name", "external_ids"},
+		Table: table, Columns: []string{"_uuid", "name", "external_ids"},
 		Where: []ovsdb.Condition{{Column: "external_ids", Function: "includes", Value: ovsdb.StringMap(map[string]string{network.KeyOwner: network.Owner, key: value})}},
 	})
 	if err != nil {
@@ -202,18 +215,18 @@ func (f *Fabric) portsOf(ctx context.Context, key, value string) (list []portRow
 	}
 	for _, r := range rows[0] {
 		for _, uuid := range uuidsOf(r["_uuid"]) {
-			list = append(list, portRow{uuid, textOf(r["name"]), pairsOf(r["external_ids"])})
+			list = append(list, ownRow{uuid, textOf(r["name"]), pairsOf(r["external_ids"])})
 		}
 	}
-	slices.SortFunc(list, func(a, b portRow) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(list, func(a, b ownRow) int { return strings.Compare(a.name, b.name) })
 	return list, nil
 }
 
 // renamed tells whether a host has ports under another name than this one: what it
 // claimed under its old name is still its own.
 func (f *Fabric) renamed(ctx context.Context, hostID, chassis string) (bool, error) {
-	ports, err := f.portsOf(ctx, network.KeyHostID, hostID)
-	return slices.ContainsFunc(ports, func(p portRow) bool { return p.ids[network.KeyHost] != chassis }), err
+	ports, err := f.rowsOf(ctx, "Logical_Switch_Port", network.KeyHostID, hostID)
+	return slices.ContainsFunc(ports, func(p ownRow) bool { return p.ids[network.KeyHost] != chassis }), err
 }
 
 // hostOf is the id of the host that made a claim.

@@ -3,6 +3,7 @@ package ovn
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -71,6 +72,26 @@ func (r *rig) serve(name, schema string) *dbServer {
 	s.start()
 	r.t.Cleanup(s.kill)
 	return s
+}
+
+// schema is the file with a schema of OVN, altered by change if that is not nil.
+func (r *rig) schema(name string, change func(tables map[string]any)) string {
+	r.t.Helper()
+	file := "/usr/share/ovn/" + name + ".ovsschema"
+	if change == nil {
+		return file
+	}
+	raw, err := os.ReadFile(file)
+	check(r.t, err)
+	var doc map[string]any
+	check(r.t, json.Unmarshal(raw, &doc))
+	change(doc["tables"].(map[string]any))
+	delete(doc, "cksum")
+	raw, err = json.Marshal(doc)
+	check(r.t, err)
+	file = filepath.Join(r.dir, name+".ovsschema")
+	check(r.t, os.WriteFile(file, raw, 0o600))
+	return file
 }
 
 func (s *dbServer) start() {

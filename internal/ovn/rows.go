@@ -65,6 +65,15 @@ type (
 		Options     map[string]string `ovsdb:"options"`
 		ExternalIDs map[string]string `ovsdb:"external_ids"`
 	}
+	// mirror is of OVN 22.12 and later.
+	mirror struct {
+		UUID        string            `ovsdb:"_uuid"`
+		Name        string            `ovsdb:"name"`
+		Type        string            `ovsdb:"type"`
+		Filter      string            `ovsdb:"filter"`
+		Sink        string            `ovsdb:"sink"`
+		ExternalIDs map[string]string `ovsdb:"external_ids"`
+	}
 )
 
 func (*logicalSwitch) Table() string { return "Logical_Switch" }
@@ -74,6 +83,7 @@ func (*logicalRouter) Table() string { return "Logical_Router" }
 func (*routerPort) Table() string    { return "Logical_Router_Port" }
 func (*staticRoute) Table() string   { return "Logical_Router_Static_Route" }
 func (*natRow) Table() string        { return "NAT" }
+func (*mirror) Table() string        { return "Mirror" }
 
 func (r *logicalSwitch) CloneModel() model.Model { c := r.clone(); return &c }
 func (r *logicalPort) CloneModel() model.Model   { c := r.clone(); return &c }
@@ -82,6 +92,7 @@ func (r *logicalRouter) CloneModel() model.Model { c := r.clone(); return &c }
 func (r *routerPort) CloneModel() model.Model    { c := r.clone(); return &c }
 func (r *staticRoute) CloneModel() model.Model   { c := *r; return &c }
 func (r *natRow) CloneModel() model.Model        { c := r.clone(); return &c }
+func (r *mirror) CloneModel() model.Model        { c := r.clone(); return &c }
 
 func (r *logicalSwitch) CloneModelInto(m model.Model) { *m.(*logicalSwitch) = r.clone() }
 func (r *logicalPort) CloneModelInto(m model.Model)   { *m.(*logicalPort) = r.clone() }
@@ -90,6 +101,7 @@ func (r *logicalRouter) CloneModelInto(m model.Model) { *m.(*logicalRouter) = r.
 func (r *routerPort) CloneModelInto(m model.Model)    { *m.(*routerPort) = r.clone() }
 func (r *staticRoute) CloneModelInto(m model.Model)   { *m.(*staticRoute) = *r }
 func (r *natRow) CloneModelInto(m model.Model)        { *m.(*natRow) = r.clone() }
+func (r *mirror) CloneModelInto(m model.Model)        { *m.(*mirror) = r.clone() }
 
 func (r logicalSwitch) clone() logicalSwitch {
 	r.OtherConfig, r.ExternalIDs = maps.Clone(r.OtherConfig), maps.Clone(r.ExternalIDs)
@@ -124,6 +136,11 @@ func (r natRow) clone() natRow {
 	return r
 }
 
+func (r mirror) clone() mirror {
+	r.ExternalIDs = maps.Clone(r.ExternalIDs)
+	return r
+}
+
 func clonePointer[T any](p *T) *T {
 	if p == nil {
 		return nil
@@ -147,16 +164,17 @@ const (
 )
 
 // tables are what is kept in the cache: all switches, but of ports only those of
-// this host and those that are part of a switch.
+// this host and those that are part of a switch, of mirrors only those of this host.
 func tables(hostID string) []ovsdb.Table {
 	s, p, d := &logicalSwitch{}, &logicalPort{}, &dhcpOptions{}
-	r, rp, route, nat := &logicalRouter{}, &routerPort{}, &staticRoute{}, &natRow{}
+	r, rp, route, nat, m := &logicalRouter{}, &routerPort{}, &staticRoute{}, &natRow{}, &mirror{}
+	mine := map[string]string{network.KeyOwner: network.Owner, network.KeyHostID: hostID}
 	return []ovsdb.Table{
 		{Row: s, Fields: []any{&s.Name, &s.OtherConfig, &s.ExternalIDs}},
 		{
 			Row: p, Fields: []any{&p.Name, &p.Type, &p.Addresses, &p.PortSecurity, &p.Options, &p.Tag, &p.DHCPv4, &p.DHCPv6, &p.ExternalIDs},
 			Only: []ovsdb.Match{
-				{Field: &p.ExternalIDs, Value: map[string]string{network.KeyOwner: network.Owner, network.KeyHostID: hostID}},
+				{Field: &p.ExternalIDs, Value: mine},
 				{Field: &p.ExternalIDs, Value: map[string]string{network.KeyOwner: network.Owner, keyRole: rolePart}},
 			},
 		},
@@ -168,6 +186,10 @@ func tables(hostID string) []ovsdb.Table {
 		{Row: rp, Fields: []any{&rp.Name, &rp.MAC, &rp.Networks, &rp.ExternalIDs}},
 		{Row: route, Fields: []any{&route.Prefix, &route.Nexthop}},
 		{Row: nat, Fields: []any{&nat.Type, &nat.LogicalIP, &nat.ExternalIP, &nat.ExternalIDs}},
+		{
+			Row: m, Optional: true, Fields: []any{&m.Name, &m.Type, &m.Filter, &m.Sink, &m.ExternalIDs},
+			Only: []ovsdb.Match{{Field: &m.ExternalIDs, Value: mine}},
+		},
 	}
 }
 

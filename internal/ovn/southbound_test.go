@@ -1,7 +1,6 @@
 package ovn
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -27,20 +26,7 @@ type south struct {
 // newSouth starts one; change may alter its schema.
 func newSouth(r *rig, change func(tables map[string]any)) *south {
 	r.t.Helper()
-	schema := "/usr/share/ovn/ovn-sb.ovsschema"
-	if change != nil {
-		raw, err := os.ReadFile(schema)
-		check(r.t, err)
-		var doc map[string]any
-		check(r.t, json.Unmarshal(raw, &doc))
-		change(doc["tables"].(map[string]any))
-		delete(doc, "cksum")
-		raw, err = json.Marshal(doc)
-		check(r.t, err)
-		schema = filepath.Join(r.dir, "changed.ovsschema")
-		check(r.t, os.WriteFile(schema, raw, 0o600))
-	}
-	s := &south{rig: r, db: r.serve("sb", schema)}
+	s := &south{rig: r, db: r.serve("sb", r.schema("ovn-sb", change))}
 	s.sbctl("init")
 	return s
 }

@@ -15,18 +15,38 @@ import (
 // carries traffic; one of a logical switch does once ovn-controller has installed
 // its flows and says so (ovn-controller(8), external_ids:ovn-installed).
 func (f *Fabric) Await(ctx context.Context, n network.Network, id network.EndpointID) error {
-	if ep, _ := n.Endpoint(id); n.Config.OVN == nil || ep.Observer {
+	if n.Config.OVN == nil {
 		return nil
 	}
+	ep, _ := n.Endpoint(id)
 	host, _ := id.Links()
-	return f.db.Wait(ctx, func(v ovsdb.View) (bool, error) {
+	var mirror string
+	err := f.db.Wait(ctx, func(v ovsdb.View) (bool, error) {
 		i := findIface(v, host)
 		if i == nil {
 			return false, errors.New("its port vanished from the database")
 		}
-		return installed(i), nil
+		if !ep.Observer && !installed(i) {
+			return false, nil
+		}
+		mirror = uncopied(v, n, ep)
+		return mirror == "", nil
 	})
+	if err != nil && mirror != "" {
+		return &UncopiedError{mirror, err}
+	}
+	return err
 }
+
+// UncopiedError is of a port that works, and that a mirror of OVN does not copy or does
+// not copy to.
+type UncopiedError struct {
+	Mirror string
+	Err    error
+}
+
+func (e *UncopiedError) Error() string { return "mirror " + e.Mirror + ": " + e.Err.Error() }
+func (e *UncopiedError) Unwrap() error { return e.Err }
 
 // Routes implements network.Fabric: a bridge has no router.
 func (f *Fabric) Routes(network.Network) []netip.Prefix { return nil }

@@ -46,6 +46,7 @@ type Fabric struct {
 	bridges map[string]time.Time // removed bridges, with the time to look for their device
 	devices map[string]device
 	awaited map[network.ID]string // ports of others that mirrors want to use
+	looked  map[network.ID]string // see lagging
 	now     func() time.Time      // of Prune
 	shaken  time.Time             // when everything was last taken for unsettled by Prune
 }
@@ -65,6 +66,7 @@ func New(endpoint string, links *link.Kernel, log *slog.Logger, dirty func(...ne
 		bridges: make(map[string]time.Time),
 		devices: make(map[string]device),
 		awaited: make(map[network.ID]string),
+		looked:  make(map[network.ID]string),
 		settled: network.NewSettled(),
 		now:     time.Now,
 	}
@@ -241,9 +243,7 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 			}
 		}
 	case *mirror:
-		if ours(o.ExternalIDs) {
-			f.dirty(network.ID(o.ExternalIDs[network.KeyNetworkID]))
-		}
+		f.mirrorChanged(o)
 	case *openVSwitch:
 		if n, _ := row.(*openVSwitch); n != nil && n.CurCfg != o.CurCfg {
 			f.silent.Store(false)
@@ -255,6 +255,10 @@ func (f *Fabric) rowChanged(old, row ovsdb.Row) {
 			f.synced()
 		case *port:
 			f.portAppeared(n)
+		case *mirror:
+			if n.ofOVN() { // ours come in an Apply
+				f.mirrorChanged(n)
+			}
 		}
 	}
 }

@@ -32,11 +32,6 @@ type wantedMirror struct {
 	observer network.EndpointID // the destination, if it is a container
 }
 
-// mirrorName derives the name of a row from ids and options.
-func mirrorName(n network.Network, dest string) string {
-	return network.LinkPrefix + "-" + n.ID.Short() + "-" + dest
-}
-
 // vlanDest has a character that no name of a port may have: one can be named vlan900.
 func vlanDest(vlan uint16) string { return fmt.Sprintf("vlan/%d", vlan) }
 
@@ -48,7 +43,7 @@ func wantedMirrors(v ovsdb.View, b *bridge, n network.Network) []wantedMirror {
 	cfg := n.Config.Mirroring()
 	var want []wantedMirror
 	add := func(dest string, m wantedMirror) {
-		m.name, m.ids = mirrorName(n, dest), n.RowIDs()
+		m.name, m.ids = n.MirrorName(dest), n.RowIDs()
 		m.ids[keyMirror] = dest
 		if m.observer != "" {
 			m.ids[network.KeyEndpointID] = string(m.observer)
@@ -62,7 +57,7 @@ func wantedMirrors(v ovsdb.View, b *bridge, n network.Network) []wantedMirror {
 		add(vlanDest(cfg.VLAN), wantedMirror{vlan: int(cfg.VLAN)})
 	}
 	for _, ep := range n.Endpoints {
-		if !ep.Observer { // first: of a thousand endpoints few are
+		if !ep.Observer || n.CopiedByOVN { // first: of a thousand endpoints few are
 			continue
 		}
 		if p := attached(v, *ep); p != nil {
@@ -175,22 +170,29 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 	b := findBridge(v, c.net.Config.Bridge)
 	want := wantedMirrors(v, b, c.net)
 	have, strays := mirrorsOf(v, c.net.ID)
-	if len(want)+len(have) == 0 {
-		return 0, nil
-	}
-	var ops []ovsdb.Operation
-	for _, m := range strays {
-		ops = append(ops, delMirror(m.UUID)...)
-	}
+	made := madeByOVN(v, c.net)
+	looked, lags := f.lagging(v, c.net.ID, made)
 	room := 0
 	if b != nil {
 		room = maxMirrors - len(b.Mirrors)
+	}
+	c.refuseObservers(made, room)
+	if len(want)+len(have)+len(made) == 0 && !lags {
+		return 0, nil
+	}
+	var ops []ovsdb.Operation
+	for _, m := range append(strays, spoilt(made)...) {
+		ops = append(ops, delMirror(m.UUID)...)
 	}
 	var fresh []wantedMirror
 	for _, w := range want {
 		m := have[w.name]
 		delete(have, w.name)
 		switch {
+		case made[w.name] != nil: // it is waited for its end, which wakes us: two would double each copy
+			if m != nil {
+				ops = append(ops, delMirror(m.UUID)...)
+			}
 		case m == nil:
 			fresh = append(fresh, w)
 		case !slices.Contains(b.Mirrors, m.UUID):
@@ -210,22 +212,43 @@ func (f *Fabric) copyOnce(ctx context.Context, c *change) (target int, err error
 	for i, w := range fresh {
 		if room--; room < 0 {
 			if w.observer != "" {
-				c.errs[w.observer] = fmt.Errorf("bridge %s has %d mirrors, more Open vSwitch does not take", b.Name, maxMirrors)
+				c.errs[w.observer] = fullError(b)
 			}
 			continue
 		}
 		ops = append(ops, addMirror(b, fmt.Sprintf("mirror%d", i), w)...)
 	}
+	if len(ops) > 0 || lags {
+		ops = append(ops, revalidate(v, c.net)...)
+	}
 	if len(ops) == 0 {
+		f.noteLooked(c.net.ID, looked)
 		return 0, nil
 	}
-	ops = append(ops, revalidate(v, c.net)...)
 	sealed, err := f.write(ctx, ops, reconfigure(c.root))
 	if err != nil {
 		return 0, err
 	}
+	f.noteLooked(c.net.ID, looked)
 	f.step("mirrors written", len(ops))
 	return nextCfg(sealed), nil
+}
+
+func fullError(b *bridge) error {
+	return fmt.Errorf("bridge %s has %d mirrors, more Open vSwitch does not take", b.Name, maxMirrors)
+}
+
+// refuseObservers refuses those that start when there is no room for their mirrors, where
+// OVN makes these: nobody else would tell.
+func (c *change) refuseObservers(made map[string]*mirror, room int) {
+	for _, ep := range c.net.Endpoints {
+		if !ep.Observer || !c.net.CopiedByOVN || ep.Phase != network.PhaseJoining || room > 0 {
+			continue
+		}
+		if host, _ := ep.ID.Links(); c.bridge != nil && made[c.net.MirrorName(host)] == nil {
+			c.errs[ep.ID] = fullError(c.bridge)
+		}
+	}
 }
 
 // addMirror inserts a mirror, if the bridge is still there.
@@ -356,11 +379,11 @@ func delMirror(uuid string) []ovsdb.Operation {
 	}}
 }
 
-// mirrorsInto removes the mirrors of ours that copy into a port which goes: they
-// would stay, and silently do nothing.
+// mirrorsInto removes the mirrors that copy into a port of ours which goes: they would
+// stay, and silently do nothing; those of OVN while ovn-controller does not run.
 func mirrorsInto(v ovsdb.View, portUUID string) (ops []ovsdb.Operation) {
 	for _, m := range ovsdb.All[*mirror](v) {
-		if ours(m.ExternalIDs) && deref(m.OutputPort) == portUUID {
+		if (ours(m.ExternalIDs) || m.ofOVN()) && deref(m.OutputPort) == portUUID {
 			ops = append(ops, delMirror(m.UUID)...)
 		}
 	}
@@ -431,113 +454,4 @@ func (f *Fabric) portAppeared(p *port) {
 	if len(ids) > 0 {
 		f.dirty(ids...)
 	}
-}
-
-// observeMirrors tells of each destination what is copied to it, and if nothing is,
-// why. A network that has no mirror.* option and no observer has none.
-func observeMirrors(v ovsdb.View, b *bridge, n network.Network) (list []network.MirrorStatus) {
-	cfg := n.Config.Mirroring()
-	if b == nil || n.Phase == network.PhaseDeleting {
-		return nil
-	}
-	have, _ := mirrorsOf(v, n.ID)
-	status := func(dest, to string) network.MirrorStatus {
-		s := network.MirrorStatus{Name: mirrorName(n, dest), To: to, Direction: cfg.Direction}
-		m := have[s.Name]
-		switch {
-		case m == nil || !slices.Contains(b.Mirrors, m.UUID):
-			s.Idle, s.Mend = "Open vSwitch has no mirror for it", []string{"ovs-vsctl list Mirror", "see what the daemon's log says of it"}
-			if len(b.Mirrors) >= maxMirrors {
-				s.Idle, s.Mend = fmt.Sprintf("bridge %s has %d mirrors, more Open vSwitch does not take", b.Name, maxMirrors), []string{"remove other mirrors: ovs-vsctl list Mirror"}
-			}
-		default:
-			s.Ports = max(len(m.SelectSrc), len(m.SelectDst))
-			if s.Ports == 0 {
-				s.Idle, s.Mend = "no container is copied", []string{"start a container on the network that does not observe itself"}
-			}
-		}
-		return s
-	}
-	if cfg.Port != "" {
-		s := status(cfg.Port, "port "+cfg.Port)
-		switch p := destination(v, b, cfg); {
-		case p == nil:
-			s.Idle, s.Mend = fmt.Sprintf("bridge %s has no port %s", b.Name, cfg.Port), []string{fmt.Sprintf("ovs-vsctl add-port %s %s", b.Name, cfg.Port)}
-		case dead(v, p):
-			s.Idle, s.Mend = fmt.Sprintf("port %s of bridge %s has no device that works", p.Name, b.Name), []string{"ovs-vsctl --columns=name,type,error list Interface " + p.Name}
-		}
-		list = append(list, s)
-	}
-	if cfg.VLAN != 0 {
-		list = append(list, status(vlanDest(cfg.VLAN), fmt.Sprintf("vlan %d", cfg.VLAN)))
-	}
-	for _, ep := range n.SortedEndpoints() {
-		if ep.Observer && (ep.Phase == network.PhaseJoining || ep.Phase == network.PhaseJoined) {
-			host, _ := ep.ID.Links()
-			s := status(host, ep.Title())
-			s.Endpoint = ep.ID
-			list = append(list, s)
-		}
-	}
-	if len(list) == 0 && n.Config.Mirror != nil {
-		list = append(list, network.MirrorStatus{
-			To: "nobody", Direction: cfg.Direction, Idle: "there is no destination",
-			Mend: []string{"attach a container with mirror.dest=self"},
-		})
-	}
-	missing := missingContainers(n)
-	for i := range list {
-		list[i].Missing = missing
-	}
-	return list
-}
-
-// missingContainers are those that mirror.ports names and that are not there.
-func missingContainers(n network.Network) (missing []string) {
-	there := make(map[string]bool, len(n.Endpoints))
-	for _, ep := range n.Endpoints {
-		if !ep.Observer {
-			there[ep.ContainerName] = true
-		}
-	}
-	for _, name := range n.Config.Mirroring().Containers {
-		if !there[name] {
-			missing = append(missing, name)
-		}
-	}
-	return missing
-}
-
-// Copied is what was copied through a mirror.
-type Copied struct{ Packets, Bytes uint64 }
-
-// Copied counts what was copied, by the name of the mirror. One of which Open
-// vSwitch has not counted anything yet is missing.
-func (f *Fabric) Copied(ctx context.Context) (map[string]Copied, error) {
-	rows, err := f.db.Select(ctx, "Mirror", nil, "name", "external_ids", "statistics")
-	if err != nil {
-		return nil, err
-	}
-	counts := make(map[string]Copied, len(rows))
-	for _, r := range rows {
-		name, _ := r["name"].(string)
-		ids, _ := r["external_ids"].(ovsdb.Map)
-		stats, _ := r["statistics"].(ovsdb.Map)
-		packets, counted := number(stats.GoMap["tx_packets"])
-		bytes, _ := number(stats.GoMap["tx_bytes"])
-		if ids.GoMap[network.KeyOwner] == network.Owner && counted {
-			counts[name] = Copied{packets, bytes}
-		}
-	}
-	return counts, nil
-}
-
-func number(v any) (n uint64, ok bool) {
-	switch v := v.(type) {
-	case int:
-		return uint64(max(v, 0)), true
-	case float64:
-		return uint64(max(v, 0)), true
-	}
-	return 0, false
 }

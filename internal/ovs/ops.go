@@ -105,12 +105,15 @@ func addPort(bridgeName, device string, p network.Port, ep network.Endpoint) []o
 }
 
 // ifaceIDs are the external_ids of a port's Interface. By iface-id OVN knows its
-// logical switch port, by iface-id-ver that it is this endpoint and no other
-// (ovn-architecture(7), ovn-nb(5)).
+// logical switch port, by iface-id-ver that it is this endpoint and no other, by
+// mirror-id that copies may go there (ovn-architecture(7), ovn-nb(5)).
 func ifaceIDs(p network.Port, ep network.Endpoint) map[string]string {
 	ids := with(p.ExternalIDs, network.KeyAttachedMAC, ep.MAC)
 	if p.Logical != "" {
 		ids["iface-id"], ids["iface-id-ver"] = p.Logical, string(ep.ID)
+	}
+	if p.Sink != "" {
+		ids["mirror-id"] = p.Sink
 	}
 	return ids
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/ovn-kubernetes/libovsdb/model"
 )
 
 // A View shows the rows of the database, found by unique column and by UUID,
@@ -174,4 +175,52 @@ func TestWaitForServer(t *testing.T) {
 	s.start()
 	check(t, await(t, "Ready", ready))
 	check(t, await(t, "Wait", waited))
+}
+
+// newerRow is of a table that this database does not have.
+type newerRow struct {
+	UUID string `ovsdb:"_uuid"`
+	Name string `ovsdb:"name"`
+}
+
+func (*newerRow) Table() string                  { return "Newer" }
+func (r *newerRow) CloneModel() model.Model      { c := *r; return &c }
+func (r *newerRow) CloneModelInto(m model.Model) { *m.(*newerRow) = *r }
+
+// A table that may be missing is empty where it is; any other that is missing is a fault.
+// What the schema of the server says is known.
+func TestOptionalTable(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	s.vsctl("add-br", "br1")
+	cfg := config("unix:" + s.sock)
+	newer := &newerRow{}
+	cfg.Tables = append(cfg.Tables, Table{Row: newer, Fields: []any{&newer.Name}, Optional: true})
+	db, _ := run(t, cfg)
+	check(t, db.Ready(t.Context()))
+	v := view(t, db)
+	if rows := All[*newerRow](v); len(rows) != 0 {
+		t.Errorf("it has %v", rows)
+	}
+	if _, ok := Find(v, &newerRow{Name: "x"}); ok {
+		t.Error("it has a row")
+	}
+	if _, ok := Find(v, &bridgeRow{Name: "br1"}); !ok {
+		t.Error("the others are empty too")
+	}
+	for what, got := range map[string]bool{
+		"table":           v.Has("Mirror") && !v.Has("Newer"),
+		"column":          v.Has("Mirror", "name", "select_all") && !v.Has("Mirror", "name", "newer") && !v.Has("Newer", "name"),
+		"value":           v.Allows("Bridge", "fail_mode", "secure") && !v.Allows("Bridge", "fail_mode", "newer"),
+		"no enum":         !v.Allows("Bridge", "name", "br1"),
+		"no such column":  !v.Allows("Bridge", "newer", "x"),
+		"value, no table": !v.Allows("Newer", "name", "x"),
+	} {
+		if !got {
+			t.Errorf("%s: the schema is not told right", what)
+		}
+	}
+	cfg.Tables[len(cfg.Tables)-1].Optional = false
+	db, _ = run(t, cfg)
+	eventually(t, "it is refused", func() bool { _, _, err := db.State(); return err != nil && strings.Contains(err.Error(), "Newer") })
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/ovn-kubernetes/libovsdb/cache"
 	"github.com/ovn-kubernetes/libovsdb/client"
 	"github.com/ovn-kubernetes/libovsdb/model"
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
 // Times of a connection.
@@ -43,6 +45,8 @@ type Table struct {
 	Row    Row
 	Fields []any
 	Only   []Match // the rows wanted, those of any of these; none is all
+	// Optional is a table that older versions lack. It has no rows there.
+	Optional bool
 }
 
 // Match selects the rows whose column, by a pointer to its field of Table.Row, is
@@ -90,7 +94,6 @@ func At(endpoint string) func() (Remote, error) {
 // DB is the connection. All methods may be called at any time by anybody.
 type DB struct {
 	cfg   Config
-	model model.ClientDBModel
 	start time.Time
 	queue chan []*group
 
@@ -113,23 +116,19 @@ type DB struct {
 type conn struct {
 	client   client.Client
 	cache    *cache.TableCache
+	schema   ovsdb.DatabaseSchema
 	endpoint string
 	doubt    string // why it may not answer
 }
 
 // New makes a DB. Nothing happens before Run.
 func New(cfg Config) (*DB, error) {
-	types := make(map[string]model.Model, len(cfg.Tables))
-	for _, t := range cfg.Tables {
-		types[t.Row.Table()] = t.Row
-	}
-	m, err := model.NewClientDBModel(cfg.Database, types)
-	if err != nil {
-		return nil, fmt.Errorf("row types of %s: %w", cfg.Database, err)
+	if _, err := modelOf(cfg.Database, cfg.Tables); err != nil {
+		return nil, err
 	}
 	now := time.Now()
 	db := &DB{
-		cfg: cfg, model: m, start: now, since: now,
+		cfg: cfg, start: now, since: now,
 		queue:   make(chan []*group, 1024),
 		wanted:  make(chan struct{}),
 		stopped: make(chan struct{}),
@@ -143,6 +142,18 @@ func New(cfg Config) (*DB, error) {
 		db.want()
 	}
 	return db, nil
+}
+
+func modelOf(database string, tables []Table) (model.ClientDBModel, error) {
+	types := make(map[string]model.Model, len(tables))
+	for _, t := range tables {
+		types[t.Row.Table()] = t.Row
+	}
+	m, err := model.NewClientDBModel(database, types)
+	if err != nil {
+		return m, fmt.Errorf("row types of %s: %w", database, err)
+	}
+	return m, nil
 }
 
 // Start has a database that is connected on demand connected from now on. Twice
@@ -233,7 +244,15 @@ func joined(faults []error) error {
 func (db *DB) use(ctx context.Context, endpoint string, r Remote) (used bool, err error) {
 	quiet := logr.Discard()
 	options := []client.Option{client.WithEndpoint(endpoint), client.WithLogger(&quiet), client.WithTLSConfig(r.TLS)}
-	c, err := client.NewOVSDBClient(db.model, options...)
+	tables, err := db.tablesAt(ctx, endpoint, r)
+	if err != nil {
+		return false, err
+	}
+	m, err := modelOf(db.cfg.Database, tables)
+	if err != nil {
+		return false, err
+	}
+	c, err := client.NewOVSDBClient(m, options...)
 	if err != nil {
 		return false, err
 	}
@@ -264,7 +283,7 @@ func (db *DB) use(ctx context.Context, endpoint string, r Remote) (used bool, er
 	if err := leading(); err != nil {
 		return false, err
 	}
-	cn, err := db.dial(ctx, c)
+	cn, err := db.dial(ctx, c, tables)
 	if err != nil {
 		return false, err
 	}
@@ -285,15 +304,29 @@ func (db *DB) use(ctx context.Context, endpoint string, r Remote) (used bool, er
 	return true, nil
 }
 
+// tablesAt are those to keep of what a server has. The library refuses one that lacks
+// any of a model, so the schema is asked for first where that may be.
+func (db *DB) tablesAt(ctx context.Context, endpoint string, r Remote) ([]Table, error) {
+	if !slices.ContainsFunc(db.cfg.Tables, func(t Table) bool { return t.Optional }) {
+		return db.cfg.Tables, nil
+	}
+	s, err := visit(ctx, r, db.cfg.Database, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer s.client.Close()
+	return slices.DeleteFunc(slices.Clone(db.cfg.Tables), func(t Table) bool { return t.Optional && !s.Has(t.Row.Table()) }), nil
+}
+
 // dial connects and fills the cache, by one Monitor call for all tables: with
 // more, the library's caches of a client cannot be trusted.
-func (db *DB) dial(ctx context.Context, c client.Client) (*conn, error) {
+func (db *DB) dial(ctx context.Context, c client.Client, kept []Table) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := c.Connect(ctx); err != nil {
 		return nil, plain(err)
 	}
-	cn := &conn{client: c, cache: c.Cache()}
+	cn := &conn{client: c, cache: c.Cache(), schema: c.Schema()}
 	if cn.cache == nil {
 		return nil, errors.New("connection lost at once")
 	}
@@ -303,7 +336,7 @@ func (db *DB) dial(ctx context.Context, c client.Client) (*conn, error) {
 		DeleteFunc: func(_ string, old model.Model) { db.note(old, nil) },
 	})
 	var tables []client.MonitorOption
-	for _, t := range db.cfg.Tables {
+	for _, t := range kept {
 		where := make([]model.Condition, len(t.Only))
 		for i, m := range t.Only {
 			where[i] = model.Condition{Field: m.Field, Function: includes, Value: m.Value}
@@ -453,7 +486,7 @@ func (db *DB) View() (View, error) {
 	if db.conn == nil {
 		return View{}, db.unreachableLocked()
 	}
-	return View{db.conn.cache}, nil
+	return View{db.conn.cache, db.conn.schema}, nil
 }
 
 // Ready waits for the connection, as long as Budget allows.
@@ -475,7 +508,7 @@ func (db *DB) Wait(ctx context.Context, cond func(View) (done bool, err error)) 
 		c := db.conn
 		db.mu.Unlock()
 		if c != nil {
-			if done, err := cond(View{c.cache}); done || err != nil {
+			if done, err := cond(View{c.cache, c.schema}); done || err != nil {
 				return err
 			}
 		}

@@ -70,7 +70,7 @@ func (l *leader) leading() error {
 	if l.cache == nil {
 		return errors.New("connection lost at once")
 	}
-	for _, r := range All[*serverRow](View{l.cache}) {
+	for _, r := range All[*serverRow](View{cache: l.cache}) {
 		switch {
 		case r.Name != l.database:
 		case !r.Connected && r.Model != "standalone":

@@ -111,13 +111,7 @@ func (s *Session) Endpoint() string { return s.endpoint }
 // Has tells whether the database has a table with these columns: older versions
 // have fewer.
 func (s *Session) Has(table string, columns ...string) bool {
-	t := s.schema.Table(table)
-	for _, c := range columns {
-		if t == nil || t.Column(c) == nil {
-			return false
-		}
-	}
-	return t != nil
+	return hasColumns(s.schema, table, columns)
 }
 
 // Read is like that of DB.

@@ -28,6 +28,10 @@ func (f *Fabric) Await(ctx context.Context, n network.Network, id network.Endpoi
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		var late *ovs.UncopiedError
 		if errors.As(err, &late) {
+			if ep, _ := n.Endpoint(id); !ep.Observer { // its network is there
+				f.cfg.Log.WarnContext(ctx, "a container starts without being copied", "nid", n.ID, "eid", id, "mirror", late.Mirror, "waited", installTime, "err", f.why(ctx))
+				return nil
+			}
 			return fmt.Errorf("ovn-controller has not made mirror %s within %v: %w", late.Mirror, installTime, f.why(ctx))
 		}
 		return fmt.Errorf("OVN has not installed the port within %v: %w", installTime, f.why(ctx))

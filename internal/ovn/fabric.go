@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +31,15 @@ type Fabric struct {
 	settled *network.Settled
 	suspect network.Suspects
 	used    atomic.Bool  // the northbound database was needed
-	mirrors atomic.Bool  // OVN copies to observers; see chooseMirrors
+	mirrors atomic.Bool  // OVN is to copy to observers; see chooseMirrors
 	shaken  atomic.Int64 // when everything was last taken for unsettled by Prune, in Unix seconds
+
+	mu         sync.Mutex // guards the following
+	copied     map[network.ID]bool
+	controller struct { // what ovn-controller said, and when its process wrote its pid
+		version string
+		since   time.Time
+	}
 }
 
 // Config is what a Fabric works with.
@@ -56,7 +64,7 @@ type TLS struct{ Key, Certificate, CA string }
 // New makes a Fabric around that of this host's Open vSwitch. The northbound
 // database is not connected to before a network needs it.
 func New(cfg Config) (*Fabric, error) {
-	f := &Fabric{Fabric: cfg.Local, cfg: cfg, log: cfg.Log, dirty: cfg.Dirty, settled: network.NewSettled()}
+	f := &Fabric{Fabric: cfg.Local, cfg: cfg, log: cfg.Log, dirty: cfg.Dirty, settled: network.NewSettled(), copied: make(map[network.ID]bool)}
 	db, err := ovsdb.New(ovsdb.Config{
 		Remote: f.remote, OnDemand: true, Database: "OVN_Northbound", Tables: tables(cfg.HostID), Log: cfg.Log,
 		Changed: f.rowChanged, Synced: f.synced,

@@ -11,7 +11,8 @@ import (
 )
 
 // An observer gets its copies from a row of Mirror in the northbound database where that
-// has the type local, and ovn-controller here knows it (both from OVN 23.06 on): the sink
+// has the type local, and ovn-northd and ovn-controller here know it (all from OVN 23.06
+// on; a cluster has the schema of its first new member, under an old northd): the sink
 // is the mirror-id of the observer's port, and the logical switch ports to copy refer to
 // the row in their mirror_rules, beside those of others. From that ovn-controller makes
 // Open vSwitch's mirror. Elsewhere the fabric of bridges makes that itself.
@@ -28,16 +29,30 @@ func (f *Fabric) chooseMirrors(ctx context.Context, c *change) {
 		f.mirrors.Store(false)
 		return
 	}
-	switch version := f.controllerVersion(ctx); {
-	case version != "":
-		f.mirrors.Store(knowsLocal(version))
-	case len(ovsdb.All[*mirror](c.view)) > 0: // an earlier life of this daemon found out
-		f.mirrors.Store(true)
+	defer f.Outside(ctx, network.ForOVN)()
+	version := f.controllerVersion(ctx)
+	before := f.mirrors.Load() || len(ovsdb.All[*mirror](c.view)) > 0 // an earlier life of this daemon found out
+	if !before && knowsLocal(version) {
+		version = f.northdVersion(ctx)
 	}
+	if version == "" {
+		f.mirrors.Store(before)
+		return
+	}
+	f.mirrors.Store(knowsLocal(version))
 }
 
-// knowsLocal tells whether an ovn-controller of that version takes mirrors of type local
-// for what they are. Before, it made a port of that type in place of a tunnel.
+// northdVersion is that of the active ovn-northd, empty if it does not say.
+func (f *Fabric) northdVersion(ctx context.Context) string {
+	rows, err := f.nb.Read(ctx, ovsdb.Query{Table: "NB_Global", Columns: []string{"options"}})
+	if err != nil || len(rows) == 0 || len(rows[0]) == 0 {
+		return ""
+	}
+	return pairsOf(rows[0][0]["options"])["northd_internal_version"]
+}
+
+// knowsLocal tells whether OVN of that version takes mirrors of type local for what they
+// are. Before, ovn-controller made a port of that type in place of a tunnel.
 func knowsLocal(version string) bool {
 	var year, month int
 	if n, _ := fmt.Sscanf(version, "%d.%d", &year, &month); n != 2 {
@@ -58,8 +73,22 @@ func (c *change) watched() bool {
 
 // here is a network with what the fabric below has to know.
 func (f *Fabric) here(n network.Network) network.Network {
-	n.CopiedByOVN = n.Config.OVN != nil && f.mirrors.Load()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.CopiedByOVN = n.Config.OVN != nil && f.copied[n.ID]
 	return n
+}
+
+// setCopied remembers that OVN has the mirrors of a network: what was only to be does
+// not count, since an observer would have none.
+func (f *Fabric) setCopied(id network.ID, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !yes {
+		delete(f.copied, id)
+		return
+	}
+	f.copied[id] = true
 }
 
 // mirrorsOf are the rows for the observers of a network on this host, by name.
@@ -99,6 +128,7 @@ func (f *Fabric) watch(ctx context.Context, c *change) error {
 	have := mirrorsOf(c.view, c.net.ID)
 	want := f.wantedMirrors(c)
 	if len(have)+len(want) == 0 {
+		f.setCopied(c.net.ID, false)
 		return nil
 	}
 	if len(want) > 0 {
@@ -106,12 +136,18 @@ func (f *Fabric) watch(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	var ops []ovsdb.Operation
-	for i, w := range want {
+	var groups [][]ovsdb.Operation // one for each observer
+	var owners []network.EndpointID
+	add := func(m mirror, ops ...ovsdb.Operation) {
+		if len(ops) > 0 {
+			groups, owners = append(groups, ops), append(owners, network.EndpointID(m.ExternalIDs[network.KeyEndpointID]))
+		}
+	}
+	for _, w := range want {
 		if m := have[w.Name]; m != nil {
-			ops = append(ops, mendMirror(m, w)...)
+			add(w, mendMirror(m, w)...)
 		} else {
-			ops = append(ops, ovsdb.Insert("Mirror", fmt.Sprint("mirror", i), ovsdb.Values{
+			add(w, ovsdb.Insert("Mirror", "mirror", ovsdb.Values{
 				"name": w.Name, "type": w.Type, "filter": w.Filter, "sink": w.Sink, "index": 0, "external_ids": ovsdb.StringMap(w.ExternalIDs),
 			}))
 		}
@@ -121,23 +157,27 @@ func (f *Fabric) watch(ctx context.Context, c *change) error {
 		if c.net.Endpoints[network.EndpointID(m.ExternalIDs[network.KeyEndpointID])] == nil && c.net.Phase != network.PhaseDeleting {
 			continue // its record may not be readable: Prune's
 		}
-		ops = append(ops, delMirror(m.UUID))
+		add(*m, delMirror(m.UUID))
 	}
-	var err error
-	if len(ops) > 0 {
-		if err := f.write(ctx, ops)[0]; err != nil {
-			return fmt.Errorf("cannot make the mirrors of logical switch %s: %w", c.net.Config.OVN.Switch, err)
+	if len(groups) > 0 {
+		for i, err := range f.write(ctx, groups...) {
+			if err != nil {
+				c.errs[owners[i]] = fmt.Errorf("cannot make its mirror on logical switch %s: %w", c.net.Config.OVN.Switch, err)
+			}
 		}
-		if c.view, err = f.nb.View(); err != nil {
+		v, err := f.nb.View()
+		if err != nil {
 			return err
 		}
+		c.view = v
 	}
 	for _, w := range want {
 		if m, ok := ovsdb.Find(c.view, &mirror{Name: w.Name}); ok {
 			c.rules = append(c.rules, m.UUID)
 		}
 	}
-	ops, err = f.refer(ctx, c)
+	f.setCopied(c.net.ID, len(c.rules) > 0)
+	ops, err := f.refer(ctx, c)
 	if err == nil && len(ops) > 0 {
 		err = f.write(ctx, ops)[0]
 	}

@@ -63,6 +63,15 @@ func (r *rig) controller(version string) (stop func()) {
 	return func() { l.Close() }
 }
 
+// northd writes its version as ovn-northd does.
+func (r *rig) northd(version string) {
+	r.t.Helper()
+	r.transact(
+		map[string]any{"op": "delete", "table": "NB_Global", "where": []any{}},
+		map[string]any{"op": "insert", "table": "NB_Global", "row": map[string]any{"options": []any{"map", []any{[]any{"northd_internal_version", version}}}}},
+	)
+}
+
 // transact changes or reads the northbound database as it is: an old ovn-nbctl does not
 // know what it may hold.
 func (r *rig) transact(ops ...map[string]any) (rows []map[string]any) {
@@ -145,6 +154,7 @@ func TestMirrors(t *testing.T) {
 	r := newRig(t)
 	r.convert(mirrorTypes("gre", "erspan", "local"))
 	r.controller("23.06.0")
+	r.northd("23.06.0-20.27.4-70.6")
 	h1, h2 := r.host("h1"), r.host("h2")
 	n := onSwitch("ls1")
 	eye, two, three := observer(1, "10.1.0.5"), endpoint(2, "10.1.0.6"), endpoint(3, "10.1.0.7")
@@ -203,6 +213,9 @@ func TestMirrors(t *testing.T) {
 	if !strings.Contains(r.has(), "switch_port ocn000000000006") {
 		t.Errorf("the container has no port: %s", r.has())
 	}
+	if h1.here(n).CopiedByOVN {
+		t.Error("the fabric of bridges is to make no mirror, and nobody else makes one")
+	}
 	gone := endpoint(6, "10.1.0.10")
 	gone.Phase = network.PhaseDeleting
 	r.transact(map[string]any{"op": "delete", "table": "Mirror", "where": mirror})
@@ -234,6 +247,7 @@ func TestMirrorsChosen(t *testing.T) {
 	r := newRig(t)
 	r.convert(noMirrors)
 	stop := r.controller("26.03.1")
+	r.northd("22.03.2-20.21.0-58.3")
 	h := r.host("h1")
 	n, eye, two := onSwitch("ls1"), observer(1, "10.1.0.5"), endpoint(2, "10.1.0.6")
 	chosen := func(f *Fabric, what string, want bool) {
@@ -256,6 +270,8 @@ func TestMirrorsChosen(t *testing.T) {
 	reconnect("no type local", mirrorTypes("gre", "erspan"))
 	chosen(h, "no type local", false)
 	reconnect("type local", mirrorTypes("gre", "erspan", "local"))
+	chosen(h, "old ovn-northd", false)
+	r.northd("26.03.0-21.6.0-87.0")
 	chosen(h, "type local", true)
 	made := "ocn-net-ls1-ocn000000000001 local both to ocn000000000001: ocn000000000002"
 	r.expectMirrored(made)
@@ -279,6 +295,7 @@ func TestMirrorsLeft(t *testing.T) {
 	r := newRig(t)
 	r.convert(mirrorTypes("local"))
 	r.controller("26.03.1")
+	r.northd("26.03.0-21.6.0-87.0")
 	s := newSouth(r, nil)
 	h1, h2 := r.host("h1", s.remote()), r.host("h2", s.remote())
 	n := onSwitch("ls1")

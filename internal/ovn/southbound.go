@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -237,14 +238,29 @@ func versionOf(chassis ovsdb.Values) string {
 	return ""
 }
 
-// controllerVersion is that of this host, empty if it does not say.
+// controllerVersion is that of this host, empty if it does not say. A process is asked
+// until it has answered once.
 func (f *Fabric) controllerVersion(ctx context.Context) string {
+	var since time.Time
+	if info, err := os.Stat(filepath.Join(f.cfg.RunDir, "ovn-controller.pid")); err == nil {
+		since = info.ModTime()
+	}
+	f.mu.Lock()
+	known := f.controller
+	f.mu.Unlock()
+	if known.version != "" && known.since.Equal(since) {
+		return known.version
+	}
 	answer, err := ovs.Appctl(ctx, f.cfg.RunDir, "ovn-controller", "version")
 	if err != nil {
 		return ""
 	}
 	line, _, _ := strings.Cut(answer, "\n")
-	return strings.TrimSpace(strings.TrimPrefix(line, "ovn-controller"))
+	known.version, known.since = strings.TrimSpace(strings.TrimPrefix(line, "ovn-controller")), since
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.controller = known
+	return known.version
 }
 
 // Controller tells whether ovn-controller runs here and is connected to the

@@ -240,13 +240,20 @@ func fullError(b *bridge) error {
 
 // refuseObservers refuses those that start when there is no room for their mirrors, where
 // OVN makes these: nobody else would tell.
+// ovn-controller makes no mirror of nothing, so room is taken by those that wait, too.
 func (c *change) refuseObservers(made map[string]*mirror, room int) {
-	for _, ep := range c.net.Endpoints {
-		if !ep.Observer || !c.net.CopiedByOVN || ep.Phase != network.PhaseJoining || room > 0 {
-			continue
-		}
-		if host, _ := ep.ID.Links(); c.bridge != nil && made[c.net.MirrorName(host)] == nil {
-			c.errs[ep.ID] = fullError(c.bridge)
+	if !c.net.CopiedByOVN || c.bridge == nil {
+		return
+	}
+	for _, phase := range []network.Phase{network.PhaseJoined, network.PhaseJoining} {
+		for _, ep := range c.net.SortedEndpoints() {
+			host, _ := ep.ID.Links()
+			if !ep.Observer || ep.Phase != phase || made[c.net.MirrorName(host)] != nil {
+				continue
+			}
+			if room--; room < 0 && phase == network.PhaseJoining {
+				c.errs[ep.ID] = fullError(c.bridge)
+			}
 		}
 	}
 }

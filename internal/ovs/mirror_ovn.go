@@ -53,7 +53,7 @@ func (f *Fabric) Yield(ctx context.Context, n network.Network) error {
 	have, _ := mirrorsOf(v, n.ID)
 	var ops []ovsdb.Operation
 	for _, m := range have {
-		if m.ExternalIDs[network.KeyEndpointID] != "" {
+		if m.ExternalIDs[network.KeyEndpointID] != "" && !unknownObserver(m, n) {
 			ops = append(ops, delMirror(m.UUID)...)
 		}
 	}

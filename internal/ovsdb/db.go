@@ -330,6 +330,12 @@ func (db *DB) dial(ctx context.Context, c client.Client, kept []Table) (*conn, e
 	if cn.cache == nil {
 		return nil, errors.New("connection lost at once")
 	}
+	for _, t := range db.cfg.Tables {
+		isKept := slices.ContainsFunc(kept, func(k Table) bool { return k.Row.Table() == t.Row.Table() })
+		if t.Optional && isKept != hasColumns(cn.schema, t.Row.Table(), nil) {
+			return nil, errors.New("the schema has changed at this moment")
+		}
+	}
 	cn.cache.AddEventHandler(&cache.EventHandlerFuncs{
 		AddFunc:    func(_ string, row model.Model) { db.note(nil, row) },
 		UpdateFunc: func(_ string, old, row model.Model) { db.note(old, row) },

@@ -143,6 +143,7 @@ func (s *symptoms) attachments() {
 	s.refused("--subnet", "10.1.0.0/25", "--opt", "vlan=10", "--ipam-driver", "ovs-container-network")
 	s.container("a1", "web", "--mac-address", "02:00:00:00:00:11")
 	s.portOf("a1", "web") // its name is known
+	s.fails("network", "rm", "web")
 	s.network("beside", "--subnet", "10.5.0.0/24", "--opt", "vlan=10")
 	s.fails(run("--network", "beside", "--mac-address", "02:00:00:00:00:11")...)
 	s.container("f1", "fixed", "--ip", "10.4.0.9")

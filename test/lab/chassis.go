@@ -32,8 +32,8 @@ type Chassis struct {
 // is connected and br-int is there. A controller that runs already stays, and
 // follows what changed of c by itself, except that it does not begin to use TLS.
 //
-// With an empty SB nothing is written and nothing awaited: the program runs
-// and waits until somebody else configures the host.
+// With an empty SB nothing is written: the program runs, has made its bridge when this
+// returns, and waits until somebody else configures the host.
 func (h *Host) StartController(ctx context.Context, c Chassis) error {
 	if err := needTools(h.Path, "ovn-controller", "ovn-appctl", "ovs-vsctl"); err != nil {
 		return fmt.Errorf("host %s: %w", h.name, err)
@@ -48,8 +48,12 @@ func (h *Host) StartController(ctx context.Context, c Chassis) error {
 			return err
 		}
 	}
-	if c.SB == "" {
-		return nil
+	if c.SB == "" { // it takes its bridge all the same
+		return poll(ctx, ovnTimeout, "ovn-controller has made its bridge", func() (bool, error) {
+			_, err := h.Shell(ctx, `b=$(ovs-vsctl --timeout=5 --if-exists get Open_vSwitch . external_ids:ovn-bridge | tr -d '"')
+ovs-vsctl --timeout=5 br-exists "${b:-br-int}"`)
+			return err == nil, nil
+		})
 	}
 	err := poll(ctx, ovnTimeout, "ovn-controller is connected and has made br-int", func() (bool, error) {
 		if h.pidIn(controllerPID) == 0 {

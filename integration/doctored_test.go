@@ -9,12 +9,15 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/ovs-container-network/ovs-container-network/internal/control"
 )
 
 // doctorReport is what `doctor -o json` prints.
 type doctorReport struct {
 	Healthy  bool            `json:"healthy"`
 	Findings []doctorFinding `json:"findings"`
+	Fleet    *control.Fleet  `json:"fleet"`
 }
 
 type doctorFinding struct {

@@ -26,6 +26,8 @@ func TestOVNDHCP(t *testing.T) {
 				"bootfile_name=x/y.img,tftp_server=boot.example,classless_static_route={10.0.0.0/8,10.66.0.9},T1=30,domain_search=b.example")
 		p.container("aa", "six")
 		p.leases("aa", "six")
+		p.container("bb", "six")
+		p.resolves("bb", "aa", p.address("aa", "six"), p.address6("aa", "six"))
 		p.sh(`docker exec -i aa sh -c 'cat >/tmp/show; chmod +x /tmp/show' <<'EOF'
 #!/bin/sh
 env >>/tmp/env
@@ -56,7 +58,7 @@ EOF`)
 			}
 			return nil
 		})
-		p.docker("rm", "-f", "aa")
+		p.docker("rm", "-f", "aa", "bb")
 		p.docker("network", "rm", "six")
 	})
 }

@@ -122,6 +122,8 @@ func TestOVNDoctor(t *testing.T) {
 		h.ping("aa", "bb")
 	}
 
+	h.listsChassis()
+
 	// What is deleted the driver makes again by itself.
 	h.nbctl("ls-del", "ls1")
 	h.healthy()
@@ -142,6 +144,28 @@ func TestOVNDoctor(t *testing.T) {
 	}
 	h.ping("aa", "bb")
 	h.leaveOVN()
+}
+
+// listsChassis checks that doctor shows the chassis of this host, alone in its fleet,
+// in both of its formats.
+func (h *host) listsChassis() {
+	h.t.Helper()
+	report, err := h.doctor()
+	h.must(err)
+	if report.Fleet == nil || len(report.Fleet.Chassis) != 1 || report.Fleet.Error != "" {
+		h.t.Fatalf("doctor tells of the fleet %+v", report.Fleet)
+	}
+	c := report.Fleet.Chassis[0]
+	if !c.Here || c.Seen.IsZero() || len(c.Encaps) != 1 || !strings.HasPrefix(c.OVN, "23.") {
+		h.t.Errorf("doctor tells of the chassis %+v", c)
+	}
+	text := h.run(buildDir+"/ovs-container-network", "doctor")
+	_, list, _ := strings.Cut(text, "Nothing is wrong.")
+	for _, want := range []string{"CHASSIS", "LAST SIGN OF LIFE", c.Name + " (this host)", "geneve 127.0.0.1", c.OVN, " ago"} {
+		if !strings.Contains(list, want) {
+			h.t.Errorf("doctor does not end with %q:\n%s", want, text)
+		}
+	}
 }
 
 // The databases of a cluster are read from any member that lives, over TLS, and

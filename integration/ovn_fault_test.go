@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"syscall"
@@ -65,6 +66,7 @@ func TestOVNFaults(t *testing.T) {
 		if !strings.Contains(out, "ovn-controller is not running") {
 			t.Errorf("a container without ovn-controller: docker says %s", out)
 		}
+		f.goOn("ovn-controller is away")
 		h1.must(h1.StartController(ctx, f.ChassisOf(h1.Host)))
 	})
 	f.survives("northd kill -9", func() {
@@ -73,9 +75,11 @@ func TestOVNFaults(t *testing.T) {
 		if !strings.Contains(out, "ovn-northd does not act") {
 			t.Errorf("a container without northd: docker says %s", out)
 		}
+		f.goOn("northd is away")
 		f.hc.must(f.hc.StartNorthd(ctx, f.CentralOf(f.hc.Host)))
 	})
 	f.survives("northbound database away", func() {
+		h2.container("gone", "prod")
 		f.hc.must(f.hc.KillNB(ctx, syscall.SIGKILL))
 		start := time.Now()
 		out := h1.dockerFails("run", "--rm", "--network", "prod", "lab", "true")
@@ -83,12 +87,14 @@ func TestOVNFaults(t *testing.T) {
 			t.Errorf("a container without the northbound database: docker says %s", out)
 		}
 		t.Logf("refused after %s", time.Since(start))
-		f.gone(h2) // meanwhile a container ends
+		f.ends(h2, "gone")
+		f.goOn("the northbound database is away")
 		f.hc.must(f.hc.StartNB(ctx, f.CentralOf(f.hc.Host)))
 	})
 	f.survives("northbound database hangs", func() {
 		f.hc.must(f.hc.KillNB(ctx, syscall.SIGSTOP))
 		h1.dockerFails("run", "--rm", "--network", "prod", "lab", "true")
+		f.goOn("the northbound database hangs")
 		f.hc.must(f.hc.KillNB(ctx, syscall.SIGCONT))
 	})
 	f.survives("host cut off the underlay for a minute", func() {
@@ -117,10 +123,22 @@ func TestOVNFaults(t *testing.T) {
 	f.leave()
 }
 
-// gone starts a container that ends while what is broken is broken.
-func (f *fleet) gone(h *host) {
-	h.t.Helper()
-	h.sh("docker run -d --name gone --network none lab && docker rm -f gone")
+// ends has a container end while something is broken: Docker's command succeeds before
+// Docker itself gives up. What is left of it goes when that is mended.
+func (f *fleet) ends(h *host, name string) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 29*time.Second)
+	defer cancel()
+	if out, err := h.Run(ctx, "docker", "rm", "-f", name); err != nil {
+		f.t.Errorf("docker rm -f %s: %v\n%s", name, err, out)
+	}
+}
+
+// goOn checks that all pairs talk now, while something is broken.
+func (f *fleet) goOn(broken string) {
+	f.t.Helper()
+	since := time.Now()
+	f.hosts[0].within(talkAgain, "all pairs talk while "+broken, func() error { return f.talk(since) })
 }
 
 // restored has the northbound database forget what happened since a backup.
@@ -158,7 +176,7 @@ func TestOVNCluster(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 2, lab.FleetOptions{RAFT: true, TLS: true, ElectionTimer: time.Second})
 	f.overlay()
-	h := f.hosts[0]
+	h, h2 := f.hosts[0], f.hosts[1]
 	ctx := t.Context()
 	f.survives("leader of the northbound database kill -9", func() {
 		leader := f.leader()
@@ -169,6 +187,7 @@ func TestOVNCluster(t *testing.T) {
 			return err
 		})
 		t.Logf("a container started %s after the leader was killed", time.Since(start))
+		f.goOn("the leader is away")
 		h.must(leader.StartNB(ctx, f.CentralOf(leader)))
 	})
 	f.survives("power cut of a central host", func() {
@@ -178,6 +197,7 @@ func TestOVNCluster(t *testing.T) {
 			_, err := h.Run(ctx, "docker", "run", "--rm", "--network", "prod", "lab", "true")
 			return err
 		})
+		f.goOn("a central host is off")
 		h.must(f.Start(ctx, leader))
 	})
 	f.survives("cluster restored from before", func() {
@@ -185,6 +205,7 @@ func TestOVNCluster(t *testing.T) {
 		f.restored()
 	})
 	f.survives("no majority", func() {
+		h2.container("gone", "prod")
 		for _, c := range f.Central[1:] {
 			h.must(c.KillNB(ctx, syscall.SIGKILL))
 		}
@@ -194,6 +215,8 @@ func TestOVNCluster(t *testing.T) {
 		if !strings.Contains(out, "OVN_Northbound") {
 			t.Errorf("a container without a majority: docker says %s", out)
 		}
+		f.ends(h2, "gone")
+		f.goOn("there is no majority")
 		for _, c := range f.Central[1:] {
 			h.must(c.StartNB(ctx, f.CentralOf(c)))
 		}

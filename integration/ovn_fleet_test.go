@@ -211,13 +211,7 @@ func (f *fleet) survives(fault string, do func()) {
 	since := time.Now()
 	outcome, talk := "not healed", "never"
 	defer func() { f.note(fault, talk, outcome) }()
-	f.hosts[0].within(talkAgain, "all pairs talk after: "+fault, func() error {
-		var errs []error
-		for _, p := range f.pairs {
-			errs = append(errs, p.talks(since))
-		}
-		return errors.Join(errs...)
-	})
+	f.hosts[0].within(talkAgain, "all pairs talk after: "+fault, func() error { return f.talk(since) })
 	talk = fmt.Sprintf("%.1f", time.Since(since).Seconds())
 	f.newcomers()
 	var left error
@@ -229,6 +223,15 @@ func (f *fleet) survives(fault string, do func()) {
 	for _, h := range f.hosts {
 		h.healthy()
 	}
+}
+
+// talk tells whether all pairs have had answers since then, and still have them.
+func (f *fleet) talk(since time.Time) error {
+	var errs []error
+	for _, p := range f.pairs {
+		errs = append(errs, p.talks(since))
+	}
+	return errors.Join(errs...)
 }
 
 func (f *fleet) note(fault, talk, outcome string) {

@@ -155,6 +155,8 @@ func TestOVNNotSetUp(t *testing.T) {
 					"tcp:127.0.0.1:1": "at tcp:127.0.0.1:1: connect: connection refused",
 					"http://h1":       "allowed are unix:/path, tcp:host:port and ssl:host:port",
 					"ssl:127.0.0.1:1": "give --tls-key, --tls-cert and --tls-ca",
+
+					"unix:/run/openvswitch/db.sock": "target database OVN_Northbound not found",
 				} {
 					w.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-nb="+strconv.Quote(remote))
 					w.look()
@@ -165,6 +167,7 @@ func TestOVNNotSetUp(t *testing.T) {
 			w.docker("network", "rm", "plain")
 			w.unchanged("a plain network came and went")
 			if k.form == service {
+				w.unregistered()
 				w.stopDriver()
 				if out, err := w.Run(w.ctx(), buildDir+"/ovs-container-network", "serve", "--ovn-nb", "h1"); err == nil || !strings.Contains(out, `--ovn-nb: northbound database "h1": allowed are`) {
 					t.Errorf("serve --ovn-nb h1: %v: %s", err, out)
@@ -172,6 +175,23 @@ func TestOVNNotSetUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unregistered sets the host up for an OVN that does not get to know it as a chassis,
+// for no ovn-controller runs.
+func (w *ovnWatch) unregistered() {
+	w.t.Helper()
+	w.must(w.StartCentral(w.ctx(), lab.Central{}))
+	w.ovs("remove", "Open_vSwitch", ".", "external_ids", "ovn-nb")
+	w.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-remote=unix:/run/ovn/ovnsb_db.sock", "external_ids:ovn-bridge-datapath-type=netdev")
+	w.eventually("the northbound database is reached", func() error {
+		if nb := w.status().Northbound; nb == nil || !nb.Connected {
+			return fmt.Errorf("it is %+v", nb)
+		}
+		return nil
+	})
+	w.look()
+	w.refuse([]string{"bridge br-int is not there: ovn-controller makes it; does it run? (systemctl status ovn-controller)"}, create(opt("ovn.switch=ls")...)...)
 }
 
 // What does not fit to what OVN has is refused when the network is created or the
@@ -406,9 +426,20 @@ func TestOVNTroubleshooting(t *testing.T) {
 	h.must(h.KillNorthd(h.ctx(), syscall.SIGKILL))
 	s.fails(run("--network", "free")...)
 	h.must(h.StartNorthd(h.ctx(), lab.Central{}))
-	h.must(h.KillController(h.ctx(), syscall.SIGKILL))
-	s.fails(run("--network", "free")...)
-	h.must(h.StartController(h.ctx(), lab.Chassis{}))
+	h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-remote=tcp:127.0.0.1:1")
+	out := h.dockerFails(run("--network", "free")...)
+	s.seen(out)
+	if want := "ovn-controller is not connected to the southbound database at tcp:127.0.0.1:1"; !strings.Contains(out, want) {
+		t.Errorf("without a southbound database docker says %s, want %q", out, want)
+	}
+	h.eventually("nothing is left of the refused containers", func() error {
+		left, err := h.Run(h.ctx(), "ovn-nbctl", "--timeout=5", "--bare", "--columns=name", "find", "Logical_Switch_Port", "external_ids:network_name=free")
+		if err == nil && strings.TrimSpace(left) != "" {
+			err = fmt.Errorf("there is %s", left)
+		}
+		return err
+	})
+	h.ovs("set", "Open_vSwitch", ".", "external_ids:ovn-remote=unix:/run/ovn/ovnsb_db.sock")
 	h.container("dd", "free")
 	h.nbctl("lsp-del", h.portOf("dd", "free"))
 	h.eventually("the port is put back", func() error {

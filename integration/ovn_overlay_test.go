@@ -33,6 +33,7 @@ func TestOVNOverlay(t *testing.T) {
 			}
 			for i, h := range f.hosts {
 				h.container(fmt.Sprintf("x%d", i), "prod")
+				f.expectBound(h, fmt.Sprintf("x%d", i), "prod")
 			}
 			for i, h := range f.hosts {
 				for j, other := range f.hosts {
@@ -76,6 +77,21 @@ func (f *fleet) atOnce(do func(i int, h *host) error) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
+	}
+}
+
+// expectBound checks that a container's logical port is for the chassis that has it,
+// and for the container's interface and no other.
+func (f *fleet) expectBound(h *host, container, network string) {
+	f.t.Helper()
+	port, id := h.portOf(container, network), h.endID(container, network)
+	for option, want := range map[string]string{"requested-chassis": h.Name(), "iface-id-ver": id} {
+		if got := f.nbctl("get", "Logical_Switch_Port", port, "options:"+option); strings.Trim(got, `"`) != want {
+			f.t.Errorf("%s of the logical port of %s is %s, want %s", option, container, got, want)
+		}
+	}
+	if got := h.ovs("get", "Interface", port, "external_ids:iface-id-ver"); strings.Trim(got, `"`) != id {
+		f.t.Errorf("iface-id-ver of the interface of %s is %s, want %s", container, got, id)
 	}
 }
 

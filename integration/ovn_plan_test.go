@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -136,6 +137,8 @@ func TestOVNPlanIPAM(t *testing.T) {
 		p.leases("bb", "second")
 		p.leases("cc", "third")
 		p.ping("cc", p.address("bb", "second"))
+		p.container("ff", "third")
+		p.resolves("ff", "cc", p.address("cc", "third"))
 
 		// With our own IPAM, of this host alone and of all hosts.
 		p.network("fourth", "--opt", "ipam=ovn", "--opt", "ovn.switch=ls3", "--ipam-driver", "ovs-container-network", "--subnet", "10.91.0.0/24")
@@ -144,13 +147,25 @@ func TestOVNPlanIPAM(t *testing.T) {
 			p.container(name, network)
 			p.leases(name, network)
 		}
-		p.docker("rm", "-f", "aa", "bb", "cc", "dd", "ee")
+		p.docker("rm", "-f", "aa", "bb", "cc", "dd", "ee", "ff")
 		p.docker("network", "rm", "first", "second", "third", "fourth", "fifth")
 		if left := p.nbctl("--bare", "--columns=name", "list", "Logical_Switch"); left != "ls2" {
 			t.Errorf("a switch of others has to stay; there are %q", left)
 		}
 		p.nbctl("ls-del", "ls2")
 	})
+}
+
+// resolves checks that Docker's own name server tells a container these addresses of
+// another one.
+func (h *host) resolves(from, name string, addrs ...string) {
+	h.t.Helper()
+	out := h.exec(from, "nslookup", name, "127.0.0.11")
+	for _, a := range addrs {
+		if a == "" || !slices.Contains(strings.Fields(out), a) {
+			h.t.Errorf("the address of %s is %q, and its name has:\n%s", name, a, out)
+		}
+	}
 }
 
 // leases checks that OVN's DHCP offers a container the address that it has.

@@ -9,8 +9,8 @@ import (
 	"github.com/ovs-container-network/ovs-container-network/test/lab"
 )
 
-// Networks of one router reach each other and the outside, translated; networks of
-// different routers do not. When the host with the gateway port dies, another one
+// Networks of one router reach each other, over IPv6 too, and the outside, translated;
+// networks of different routers do not. When the host with the gateway port dies, another one
 // takes it over. Published ports work on a routed network.
 func TestOVNRouter(t *testing.T) {
 	t.Parallel()
@@ -23,9 +23,9 @@ func TestOVNRouter(t *testing.T) {
 	h1, h2, h3 := f.hosts[0], f.hosts[1], f.hosts[2]
 	way := []string{"--opt", "ovn.router=vpc", "--opt", "ovn.external_network=physnet1", "--opt", "ovn.external_address=198.51.100.10/24",
 		"--opt", "ovn.external_gateway=198.51.100.1", "--opt", "ovn.snat=true", "--opt", "ovn.gateway_chassis=h1,h3"}
-	h1.network("blue", append(way, "--subnet", "10.11.0.0/24", "--opt", "ovn.switch=blue")...)
-	h2.network("green", append(way, "--subnet", "10.12.0.0/24", "--opt", "ovn.switch=green")...)
-	h2.network("red", "--subnet", "10.13.0.0/24", "--opt", "ovn.switch=red", "--opt", "ovn.router=other")
+	h1.network("blue", append(way, "--subnet", "10.11.0.0/24", "--ipv6", "--subnet", "fd00:11::/64", "--opt", "ovn.switch=blue")...)
+	h2.network("green", append(way, "--subnet", "10.12.0.0/24", "--ipv6", "--subnet", "fd00:12::/64", "--opt", "ovn.switch=green")...)
+	h2.network("red", "--subnet", "10.13.0.0/24", "--ipv6", "--subnet", "fd00:13::/64", "--opt", "ovn.switch=red", "--opt", "ovn.router=other")
 	h1.container("b1", "blue")
 	h2.container("g1", "green")
 	h2.container("r1", "red")
@@ -38,6 +38,19 @@ func TestOVNRouter(t *testing.T) {
 	h2.ping("p1", b1)
 	h2.noPing("r1", b1)
 	h2.noPing("r1", g1)
+	b6, g6 := h1.address6("b1", "blue"), h2.address6("g1", "green")
+	h1.ping("b1", "fd00:11::1")
+	h1.ping("b1", g6)
+	h2.ping("g1", b6)
+	h2.ping("p1", b6)
+	h2.ping("r1", "fd00:13::1")
+	h2.noPing("r1", b6)
+	if routes := h1.exec("b1", "ip", "-6", "route"); !strings.Contains(routes, "default via fd00:11::1 ") {
+		t.Errorf("IPv6 routes of b1: %s", routes)
+	}
+	if prefix := f.nbctl("get", "Logical_Switch", "blue", "other_config:ipv6_prefix"); prefix != `"fd00:11::"` {
+		t.Errorf("the switch has the ipv6_prefix %s", prefix)
+	}
 	if routes := h1.exec("b1", "ip", "route"); !strings.HasPrefix(routes, "default via 10.11.0.1 ") {
 		t.Errorf("routes of b1: %s", routes)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,20 +47,27 @@ func newDoctor() *cobra.Command {
 forwards. Each finding tells the cause, what was seen, and the command that mends
 it. A check that fails explains those that need it.
 
+When a network is on a logical switch of OVN, the chassis are shown below, as status
+shows them.
+
 The exit status is 1 when something is wrong. Advice is not counted as wrong.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("-o %q: allowed are text, json", format)
 			}
-			report, err := control.NewClient(socket).Doctor(cmd.Context())
-			if err != nil {
-				report = withoutDaemon(cmd.Context(), socket, err)
+			daemon := control.NewClient(socket)
+			var found examined
+			var err error
+			if found.Report, err = daemon.Doctor(cmd.Context()); err != nil {
+				found.Report = withoutDaemon(cmd.Context(), socket, err)
+			} else if s, err := daemon.Whole(cmd.Context()); err == nil {
+				found.Fleet = s.Fleet
 			}
-			if err := printReport(cmd.OutOrStdout(), format, report); err != nil {
+			if err := printReport(cmd.OutOrStdout(), format, found, time.Now()); err != nil {
 				return err
 			}
-			if !report.Healthy {
+			if !found.Healthy {
 				return errUnhealthy
 			}
 			return nil
@@ -71,13 +79,27 @@ The exit status is 1 when something is wrong. Advice is not counted as wrong.`,
 	return cmd
 }
 
-func printReport(out io.Writer, format string, r diag.Report) error {
+// examined is what was found, with the chassis if OVN is used.
+type examined struct {
+	diag.Report
+	Fleet *control.Fleet `json:"fleet,omitempty"`
+}
+
+func printReport(out io.Writer, format string, found examined, now time.Time) error {
 	if format == "json" {
 		enc := json.NewEncoder(out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return enc.Encode(found)
 	}
-	_, err := io.WriteString(out, r.Text())
+	w := bytes.NewBufferString(found.Text())
+	if f := found.Fleet; f != nil && len(f.Chassis) > 0 {
+		fmt.Fprintln(w)
+		printChassis(w, f.Chassis, now)
+	}
+	if f := found.Fleet; f != nil && f.Error != "" {
+		fmt.Fprintf(w, "\n%s\n", unknownChassis(f))
+	}
+	_, err := out.Write(w.Bytes())
 	return err
 }
 

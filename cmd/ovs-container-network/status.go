@@ -152,6 +152,9 @@ func printChassis(w io.Writer, chassis []control.Chassis, now time.Time) {
 	t.Flush()
 }
 
+// unknownChassis says why the chassis are not shown.
+func unknownChassis(f *control.Fleet) string { return "the chassis are not known: " + f.Error }
+
 func tunnels(encaps []control.Encap) string {
 	texts := make([]string, len(encaps))
 	for i, e := range encaps {
@@ -197,7 +200,7 @@ func remarks(s control.Status) (lines []string) {
 		}
 	}
 	if s.Fleet != nil && s.Fleet.Error != "" {
-		lines = append(lines, "the chassis are not known: "+s.Fleet.Error)
+		lines = append(lines, unknownChassis(s.Fleet))
 	}
 	for _, d := range s.Damaged {
 		lines = append(lines, "unreadable record, left alone: "+d)

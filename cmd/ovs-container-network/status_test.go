@@ -1,12 +1,17 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/ovs-container-network/ovs-container-network/internal/control"
+	"github.com/ovs-container-network/ovs-container-network/internal/diag"
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
 )
 
@@ -98,6 +103,36 @@ func onOVN(now time.Time) control.Status {
 		{Name: "h4", Behind: 7},
 	}}
 	return s
+}
+
+// doctor shows the chassis as status does, or why it cannot, and nothing of them where
+// OVN is not used.
+func TestDoctorShowsChassis(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, c := range []struct {
+		fleet *control.Fleet
+		ends  string
+	}{
+		{nil, "Nothing is wrong.\n"},
+		{onOVN(now).Fleet, "h4               -            -                                   -         -, asked 7 times since\n"},
+		{centralAway(now).Fleet, "\nthe chassis are not known: cannot reach database OVN_Southbound at unix:/run/ovn/ovnsb_db.sock: connection refused\n"},
+	} {
+		var text, machine strings.Builder
+		found := examined{Report: diag.Report{Healthy: true}, Fleet: c.fleet}
+		if err := errors.Join(printReport(&text, "text", found, now), printReport(&machine, "json", found, now)); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(text.String(), c.ends) {
+			t.Errorf("it ends otherwise than with %q:\n%s", c.ends, text.String())
+		}
+		var back examined
+		if err := json.Unmarshal([]byte(machine.String()), &back); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(found, back); diff != "" {
+			t.Errorf("as JSON it is another (-want +got):\n%s", diff)
+		}
+	}
 }
 
 func centralAway(now time.Time) control.Status {

@@ -316,6 +316,7 @@ func TestMirrorOptions(t *testing.T) {
 		if m := h.mirrors("in")[0]; !slices.Equal(m.Missing, []string{"late"}) {
 			t.Errorf("of the missing container status says %+v", m)
 		}
+		h.advises("in", "the mirror to container eye-in: no container of the network is named late", "docker start late")
 
 		// A port that is there later, goes, and comes again.
 		h.network("port", "-o", "bridge="+br, "-o", "gateway_mode=none", "-o", "mirror.dest=v-tap")

@@ -118,6 +118,16 @@ func TestExternalAddresses(t *testing.T) {
 			h.ping(c.name, "10.42.0.1")
 		}
 		h.ping("clean1", strings.Split(h.in("booked1").inet("eth0")[0], "/")[0])
+		booked := h.address("booked1", "booked")
+		if booked == "" || strings.HasPrefix(booked, "10.42.0.") {
+			t.Errorf("Docker shows %q, and has booked another", booked)
+		}
+		if hosts := h.exec("booked1", "cat", "/etc/hosts"); !strings.Contains(hosts, booked+"\t") {
+			t.Errorf("booked is %s, and /etc/hosts is %s", booked, hosts)
+		}
+		if out := h.docker("run", "--rm", "--network", "booked", "lab", "nslookup", "-type=a", "booked1", "127.0.0.11"); !strings.Contains(out, "Address: "+booked) {
+			t.Errorf("booked is %s, and Docker's DNS says %s", booked, out)
+		}
 
 		// On a running container, and again.
 		h.container("late", "none", "--cap-add", "NET_ADMIN")

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -46,6 +47,13 @@ func TestAdvertised(t *testing.T) {
 	l = advertised(heard{router: &ndp.RouterAdvertisement{Options: []ndp.Option{prefix6("fd01::/64", true, true, ndp.Infinity, ndp.Infinity)}}, from: from}, mac7, at)
 	if l.Router.IsValid() || len(l.Addrs) != 1 || !l.Expire.IsZero() || !l.Renew.Equal(at.Add(30*time.Minute)) {
 		t.Errorf("without end, and no router: %+v", l)
+	}
+	ra.Options = nil
+	for i := range 20 {
+		ra.Options = append(ra.Options, prefix6(fmt.Sprintf("fd01:0:0:%d::/64", i), true, true, time.Minute, time.Hour))
+	}
+	if got := texts(advertised(heard{router: ra, from: from}, mac7, at)); len(got) != 16 || got[0] != "fd01::ff:fe00:7/64" || got[15] != "fd01::15:0:ff:fe00:7/64" {
+		t.Errorf("of twenty prefixes it makes %q", got)
 	}
 }
 

@@ -39,6 +39,8 @@ func TestLeases(t *testing.T) {
 		start := time.Now()
 		if out := h.dockerFails("run", "--rm", "--network", "n", "lab"); !strings.Contains(out, "no DHCP server answered") {
 			t.Errorf("without a server it says %s", out)
+		} else {
+			h.explained(out)
 		}
 		t.Logf("without a server the start failed after %s", time.Since(start))
 		h.eventually("nothing is left of the container", func() error {

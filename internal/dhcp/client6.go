@@ -216,7 +216,10 @@ func Renew6(ctx context.Context, p Port, l Lease6, all bool) (Lease6, error) {
 	defer c.close()
 	if !l.Managed {
 		got, err := c.listen(ctx, nil, time.Hour, func(got Lease6, _ *ndp.RouterAdvertisement, settled bool) bool {
-			return settled && slices.ContainsFunc(got.Addrs, func(a netip.Prefix) bool { return slices.Contains(l.Addrs, a) })
+			return settled && !slices.ContainsFunc(l.Addrs, func(a netip.Prefix) bool {
+				_, heard := got.Ends[a.Addr()] // also one that is taken back
+				return !heard
+			})
 		})
 		if err != nil {
 			return Lease6{}, err

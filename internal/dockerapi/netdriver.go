@@ -95,6 +95,7 @@ func (s *Server) networkDriver(mux *http.ServeMux) {
 	ends := &spacing[network.ID]{gap: endGap}
 	handle(s, mux, "NetworkDriver.DeleteEndpoint", forEndpoint(func(ctx context.Context, id network.ID, eid network.EndpointID) error {
 		err := s.Networks.DeleteEndpoint(ctx, id, eid)
+		defer network.Outside(ctx)()
 		ends.wait(ctx, id)
 		return err
 	}))

@@ -15,6 +15,10 @@ import (
 // of 12 that ended at once, that was the end of every third to twentieth network.
 const endGap = 50 * time.Millisecond
 
+// longestGap is how long an answer waits at most: of hundreds that end at once, the
+// last ones go together.
+const longestGap = 5 * time.Second
+
 // spacing has answers go out one after the other.
 type spacing[K comparable] struct {
 	gap time.Duration
@@ -23,8 +27,8 @@ type spacing[K comparable] struct {
 	next map[K]time.Time // when the next answer may go
 }
 
-// wait returns when it is an answer's turn, at once if there was none for a while, and
-// when ctx is done.
+// wait returns when it is an answer's turn, at once if there was none for a while or
+// too many wait, and when ctx is done.
 func (s *spacing[K]) wait(ctx context.Context, key K) {
 	rest := time.Until(s.turn(key))
 	if rest <= 0 {
@@ -44,6 +48,9 @@ func (s *spacing[K]) turn(key K) time.Time {
 	turn := time.Now()
 	maps.DeleteFunc(s.next, func(_ K, at time.Time) bool { return !at.After(turn) })
 	if at, busy := s.next[key]; busy {
+		if at.Sub(turn) > longestGap {
+			return turn
+		}
 		turn = at
 	}
 	if s.next == nil {

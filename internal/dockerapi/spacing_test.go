@@ -51,5 +51,20 @@ func TestSpacing(t *testing.T) {
 		if took["a"][4] != 0 || len(s.next) != 1 {
 			t.Errorf("after a while an answer goes after %v, and %d networks are known", took["a"][4], len(s.next))
 		}
+
+		start = time.Now()
+		for range 1000 {
+			answer(t.Context(), "crowd")
+		}
+		wg.Wait()
+		if longest := slices.Max(took["crowd"]); longest > longestGap+endGap {
+			t.Errorf("of a thousand answers the last goes after %v", longest)
+		}
+		start = time.Now()
+		answer(t.Context(), "crowd")
+		wg.Wait()
+		if alone := took["crowd"][1000]; alone > endGap {
+			t.Errorf("an answer after those goes after %v", alone)
+		}
 	})
 }

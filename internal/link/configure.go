@@ -48,10 +48,12 @@ func (k *Kernel) Configure(path string, index int, old, want Settings) error {
 			return nil
 		}
 		addr := &netlink.Addr{IPNet: ipNet(want.Addr)}
+		give := h.AddrReplace
 		if want.Addr.Addr().Is6() {
 			addr.Flags = unix.IFA_F_NODAD // as Docker gives it: it can be used at once
+			give = h.AddrAdd              // what the kernel has made of a prefix keeps its times
 		}
-		if err := h.AddrReplace(l, addr); err != nil {
+		if err := give(l, addr); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("give address %s: %w", want.Addr, err)
 		}
 		for _, r := range want.Routes {

@@ -49,7 +49,7 @@ func (m *Manager) createEndpoint(ctx context.Context, req EndpointRequest) (Endp
 		if err := m.changeEndpoint(e, req.ID, func(ep *Endpoint) { ep.Unsure = false }); err != nil || !n.leases(old) || old.Lease != nil {
 			return old, err
 		}
-		return m.leased(ctx, e, old, netip.Addr{})
+		return m.leased(ctx, e, old, m.returned(e, old))
 	}
 	ep, err := newEndpoint(n, req)
 	if err != nil {
@@ -394,6 +394,9 @@ func (m *Manager) DeleteEndpoint(ctx context.Context, id ID, eid EndpointID) err
 	m.asking.stop(ctx, eid)
 	n := e.value()
 	if ep, ok := n.Endpoint(eid); ok {
+		if ep.Phase == PhaseParting {
+			return nil // asked again: the last process died when it had done this
+		}
 		if ep.Phase == PhaseJoining || ep.Phase == PhaseCreated { // else Leave did it
 			m.giveBack(n, ep)
 		}

@@ -17,6 +17,7 @@ type fakeInside6 struct {
 	managed   bool
 	silent6   bool // they were there
 	term6     time.Duration
+	ends6     map[netip.Addr]time.Duration // of those that end before
 	listens   []time.Duration
 	renewals6 []string
 	released6 []netip.Addr
@@ -28,6 +29,9 @@ func (i *fakeInside) lease6Locked() Lease6 {
 	l := Lease6{Addrs: slices.Clone(i.six), Managed: i.managed, Router: netip.MustParseAddr("fe80::1"), From: now, Renew: now.Add(i.term6 / 2)}
 	if i.term6 < time.Hour {
 		l.Rebind, l.Expire = now.Add(i.term6*4/5), now.Add(i.term6)
+	}
+	for a, end := range i.ends6 {
+		l.Ends = map[netip.Addr]time.Time{a: now.Add(end)}
 	}
 	return l
 }

@@ -50,6 +50,8 @@ func (k *keeper) poke() {
 func dueFor(ep Endpoint) time.Time {
 	switch {
 	case ep.Lease == nil:
+	case ep.Phase == PhaseJoined && !ep.Has4():
+		return ep.Lease.From // the time of the next try counts
 	case ep.Phase == PhaseJoined:
 		return ep.Lease.Renew
 	case ep.Phase == PhaseParting:

@@ -50,10 +50,40 @@ func (m *Manager) keepLease6(ctx context.Context, id ID, ep Endpoint) (again tim
 		return now.Add(jitter(leaseRarely / 2))
 	}
 	log.Info("IPv6 addresses were not renewed", "expires", ep.Lease6.Expire, "err", err)
-	if ep.Lease6.Expire.IsZero() {
-		return now.Add(jitter(leaseRarely))
+	left, next := ep.Lease6.left(now)
+	if len(left.Addrs) < len(ep.Lease6.Addrs) {
+		if err := m.settle6(ctx, e, ep.ID, left); err != nil {
+			log.Warn("cannot take IPv6 addresses off a container", "left", left.Addrs, "err", err)
+		}
 	}
-	return retryLease(Lease{Rebind: ep.Lease6.Rebind, Expire: ep.Lease6.Expire}, began, now)
+	if again = now.Add(jitter(leaseRarely)); !left.Expire.IsZero() {
+		again = retryLease(Lease{Rebind: left.Rebind, Expire: left.Expire}, began, now)
+	}
+	if !next.IsZero() && next.Before(again) {
+		again = next
+	}
+	return again
+}
+
+// left is what an endpoint still has when nobody answers, and when the next of it ends,
+// zero for never. Something is left as long as the whole has not ended.
+func (l Lease6) left(now time.Time) (left Lease6, next time.Time) {
+	left = l
+	left.Addrs = nil
+	for _, a := range l.Addrs {
+		end := l.Ends[a.Addr()]
+		if !end.IsZero() && !end.After(now) {
+			continue
+		}
+		left.Addrs = append(left.Addrs, a)
+		if !end.IsZero() && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	if len(left.Addrs) == 0 {
+		return l, time.Time{}
+	}
+	return left, next
 }
 
 // again6 asks for what an endpoint has, and for anything if it has nothing any more or

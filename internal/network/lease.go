@@ -55,6 +55,9 @@ func (m *Manager) leased(ctx context.Context, e *entry, ep Endpoint, kept netip.
 	}
 	err := m.takeLease(ctx, e, ep.ID, want)
 	if err == nil {
+		err = context.Cause(ctx) // the caller is gone and will not send DeleteEndpoint
+	}
+	if err == nil {
 		if ep, ok := e.value().Endpoint(ep.ID); ok && ep.Phase != PhaseDeleting {
 			return ep, nil
 		}

@@ -184,13 +184,13 @@ func (m *Manager) readdress(e *entry, id EndpointID, six bool, addrs []netip.Pre
 	gone.Addrs = slices.DeleteFunc(ep.family(six), func(old netip.Prefix) bool {
 		return slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return a.Addr() == old.Addr() })
 	})
+	defer m.entered(id)
 	if !slices.Equal(ep.family(six), addrs) {
 		ep.Addrs = addrs
 		evicted, err := m.occupy(n, ep)
 		if err != nil {
 			return takenError{err}
 		}
-		defer m.entered(id)
 		for _, other := range evicted {
 			m.kill(e, other)
 		}

@@ -148,6 +148,28 @@ func TestRenewal6(t *testing.T) {
 	}
 }
 
+// While nobody answers, an address goes at its own end.
+func TestOwnEnd6(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.inside.with(func(i *fakeInside) {
+			i.six, i.term6, i.ends6 = []netip.Prefix{own6, two6}, 50*time.Minute, map[netip.Addr]time.Duration{own6.Addr(): 30 * time.Minute}
+		})
+		r.leased()
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) { i.silent6 = true })
+		for _, step := range []struct {
+			after time.Duration
+			want  []netip.Prefix
+		}{{29*time.Minute + 50*time.Second, []netip.Prefix{own6, two6}}, {30 * time.Second, []netip.Prefix{two6}}, {20 * time.Minute, nil}} {
+			time.Sleep(step.after)
+			if got := r.addrs("a"); !slices.Equal(got, append([]netip.Prefix{address4Of0}, step.want...)) || len(step.want) == 1 && !slices.Equal(r.inside.has6("a"), step.want) {
+				t.Errorf("the addresses are %s, in the container are %s, want %s", got, r.inside.has6("a"), step.want)
+			}
+		}
+		r.check()
+	})
+}
+
 // What has no end is looked at all the same, and not again and again if nobody is
 // there.
 func TestEndless6(t *testing.T) {

@@ -140,6 +140,59 @@ func TestNothingDue(t *testing.T) {
 	})
 }
 
+// The address of a lease that ran out while the driver was away is nobody's, and the
+// container that comes back can have it.
+func TestPartingRunsOut(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased("dhcp.release=10m")
+		r.inside.term = time.Hour
+		r.join("n", "a", "", "dhcp.client_id=printer")
+		first, _ := r.findEndpoint("a")
+		r.leave("n", "a")
+		for range 2 { // Docker asks again if the answer was lost
+			r.must(nil, r.DeleteEndpoint(context.Background(), nid("n"), eid("a")))
+		}
+		if ep, _ := r.findEndpoint("a"); ep.Phase != PhaseParting {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+		r.stop()
+		time.Sleep(2 * time.Hour)
+		r.load()
+		r.run()
+		time.Sleep(time.Minute)
+		if _, there := r.findEndpoint("a"); there || len(r.inside.returned()) > 0 {
+			t.Errorf("the endpoint stays: %v; released %v", there, r.inside.returned())
+		}
+		r.inside.with(func(i *fakeInside) { clear(i.granted); i.next = first.Addrs[0].Addr() })
+		r.join("n", "b", "", "dhcp.client_id=printer")
+		if ep, _ := r.findEndpoint("b"); !slices.Equal(ep.Addrs, first.Addrs) {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+		r.check()
+	})
+}
+
+// A container that lost its address gets one of a lease that never ends, also if that
+// does not come onto its link at once.
+func TestEndlessNotConfigured(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.leased()
+		r.join("n", "a", "")
+		r.inside.with(func(i *fakeInside) { i.silent = true })
+		time.Sleep(2 * time.Minute)
+		r.inside.with(func(i *fakeInside) { i.silent, i.term, i.unset = false, 0, errors.New("not now") })
+		time.Sleep(2 * time.Minute)
+		if ep, _ := r.findEndpoint("a"); ep.Has4() || len(r.inside.asked()) == 0 {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+		r.inside.with(func(i *fakeInside) { i.unset = nil })
+		time.Sleep(2 * time.Minute)
+		if ep, _ := r.findEndpoint("a"); !ep.Has4() {
+			t.Errorf("the endpoint is %+v", ep)
+		}
+	})
+}
+
 // A short lease has its turn of any server, too.
 func TestShortLease(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

@@ -51,6 +51,10 @@ func (m *Manager) endParting(ctx context.Context, id ID, eid EndpointID) {
 	if !ok || ep.Phase != PhaseParting {
 		return
 	}
+	if ep.Lease.ends(m.now()) {
+		m.kill(e, eid)
+		return
+	}
 	ep.Addrs = []netip.Prefix{ep.Lease.Addr}
 	if ep.Lease6 != nil {
 		ep.Addrs = append(ep.Addrs, ep.Lease6.Addrs...)
@@ -60,7 +64,7 @@ func (m *Manager) endParting(ctx context.Context, id ID, eid EndpointID) {
 	for _, other := range evicted {
 		m.kill(e, other)
 	}
-	if err == nil && !ep.Lease.ends(m.now()) {
+	if err == nil {
 		err = m.releaseAlone(ctx, e, ep)
 	}
 	if ctx.Err() != nil && err != nil {
@@ -70,6 +74,7 @@ func (m *Manager) endParting(ctx context.Context, id ID, eid EndpointID) {
 	if err != nil {
 		m.log.Debug("a lease was not released and will run out", "nid", id, "eid", eid, "addr", ep.Lease.Addr, "err", err)
 	}
+	m.vacate(n, ep) // what its record may not have
 	m.kill(e, eid)
 }
 

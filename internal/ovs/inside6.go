@@ -77,9 +77,11 @@ func (i *Inside) Configure6(_ context.Context, _ network.Network, ep network.End
 }
 
 func lease6(l dhcp.Lease6) network.Lease6 {
-	ends := make(map[netip.Addr]time.Time, len(l.Ends))
-	for a, end := range l.Ends {
-		ends[a] = utc(end)
+	ends := make(map[netip.Addr]time.Time, len(l.Addrs)) // routers may tell of any number of prefixes
+	for _, a := range l.Addrs {
+		if end, known := l.Ends[a.Addr()]; known {
+			ends[a.Addr()] = utc(end)
+		}
 	}
 	return network.Lease6{
 		Addrs: l.Addrs, Ends: ends, Managed: l.Managed, Router: l.Router, DNS: l.DNS, Server: l.Server,

@@ -66,7 +66,7 @@ func TestIdentity6(t *testing.T) {
 		"":                             "0003 0001 020000000007",
 		"\x00printer":                  "0004 ",
 		"\x01\x02\x00\x00\x00\x00\x07": "0004 ",
-		"\xff\x00\x00\x00\x09\x00\x02\x01\x02\x03": "0002 010203",
+		"\xff\x00\x00\x00\x09\x00\x02\x00\x00\x00\x09\x01": "0002 00000009 01",
 	} {
 		want := strings.ReplaceAll(want, " ", "")
 		duid, iaid, err := Port{MAC: mac7, ID: []byte(id)}.identity6()

@@ -142,9 +142,24 @@ func TestLeasesOutside(t *testing.T) {
 	h.exec("c-alone", "sh", "-c", udhcpc)
 	h.ping("c-alone", "10.42.0.1")
 
-	// Nobody answers in that VLAN.
+	// Nobody answers in that VLAN. Meanwhile the port may use its MAC address with any other.
 	port := f.nbctl("--bare", "--columns=ports", "list", "Logical_Switch", "silent")
-	if out := h.dockerFails("run", "--name", "dd", "--network", "silent", "lab"); !strings.Contains(out, "no DHCP server answered") || !strings.Contains(out, "dhcp.timeout") {
+	const mac = "02:00:00:00:00:dd"
+	said := make(chan string, 1)
+	go func() {
+		out, err := h.Run(h.ctx(), "docker", "run", "--name", "dd", "--network", "silent", "--mac-address", mac, "lab")
+		said <- fmt.Sprint(out, err)
+	}()
+	h.eventually("there is a port that is guarded by its MAC address alone", func() error {
+		rows := f.nbctl("--bare", "--columns=addresses,port_security", "list", "Logical_Switch_Port")
+		for row := range strings.SplitSeq(rows, "\n\n") {
+			if strings.TrimSpace(row) == mac+" fe80::ff:fe00:dd\n"+mac { // for its questions over IPv6, OVN answers who asks for it
+				return nil
+			}
+		}
+		return fmt.Errorf("the ports are\n%s", rows)
+	})
+	if out := <-said; !strings.Contains(out, "no DHCP server answered") || !strings.Contains(out, "dhcp.timeout") {
 		t.Errorf("without a server it says %s", out)
 	}
 	h.docker("rm", "dd")

@@ -39,6 +39,8 @@ func TestLeases(t *testing.T) {
 		start := time.Now()
 		if out := h.dockerFails("run", "--rm", "--network", "n", "lab"); !strings.Contains(out, "no DHCP server answered") {
 			t.Errorf("without a server it says %s", out)
+		} else {
+			h.explained(out)
 		}
 		t.Logf("without a server the start failed after %s", time.Since(start))
 		h.eventually("nothing is left of the container", func() error {
@@ -49,7 +51,7 @@ func TestLeases(t *testing.T) {
 		})
 
 		server := h.byHand("server", "br-dhcp", "10.42.0.1/24", "tag=42")
-		server.dhcpServer("10.42.0", "--dhcp-option=26,1400", "--dhcp-option=121,0.0.0.0/0,10.42.0.1,10.77.0.0/16,10.42.0.2")
+		server.dhcpServer("10.42.0", "--dhcp-option=26,1400", "--dhcp-mac=set:plain,02:00:00:00:00:c1", "'--dhcp-option=tag:!plain,121,0.0.0.0/0,10.42.0.1,10.77.0.0/16,10.42.0.2'")
 		h.docker("run", "-d", "--name", "aa", "--network", "n", "lab", "sh", "-c", "ip -4 addr show dev eth0 >/tmp/addr; ip route >/tmp/route; exec pause")
 		addr := h.address("aa", "n")
 		if got := h.exec("aa", "cat", "/tmp/addr"); !strings.Contains(got, addr+"/24") || !strings.HasPrefix(addr, "10.42.0.") || !strings.Contains(got, "mtu 1400") {
@@ -80,8 +82,18 @@ func TestLeases(t *testing.T) {
 		h.ping("bb", addr)
 
 		// Identity, and what becomes of a lease.
-		h.container("cc", "n", "--mac-address", "02:00:00:00:00:c1")
+		h.docker("run", "-d", "--name", "cc", "--network", "n", "--mac-address", "02:00:00:00:00:c1", "lab", "sh", "-c", "ip route >/tmp/saw; mv /tmp/saw /tmp/route; exec pause")
 		before := h.address("cc", "n")
+		h.eventually("the first process has looked", func() error {
+			routes, err := h.Run(h.ctx(), "docker", "exec", "cc", "cat", "/tmp/route")
+			if err == nil && (!strings.Contains(routes, "default via 10.42.0.1") || strings.Contains(routes, "10.77.")) {
+				t.Errorf("of a server that names only a router (option 3), it saw the routes %s", routes)
+			}
+			return err
+		})
+		if out := h.exec("cc", "nslookup", "-type=a", "aa", "127.0.0.11"); !strings.Contains(out, "Address: "+addr) {
+			t.Errorf("aa has leased %s, and Docker's DNS says %s", addr, out)
+		}
 		h.docker("restart", "-t", "1", "cc")
 		if after := h.address("cc", "n"); after != before {
 			t.Errorf("with the same MAC address it got %s after %s", after, before)

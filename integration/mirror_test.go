@@ -316,6 +316,7 @@ func TestMirrorOptions(t *testing.T) {
 		if m := h.mirrors("in")[0]; !slices.Equal(m.Missing, []string{"late"}) {
 			t.Errorf("of the missing container status says %+v", m)
 		}
+		h.advises("in", "the mirror to container eye-in: no container of the network is named late", "docker start late")
 
 		// A port that is there later, goes, and comes again.
 		h.network("port", "-o", "bridge="+br, "-o", "gateway_mode=none", "-o", "mirror.dest=v-tap")
@@ -380,7 +381,20 @@ func TestMirrorOptions(t *testing.T) {
 				t.Errorf("the copies have the tags %v", tags)
 			}
 		}
-		h.docker("rm", "-f", "eye-in", "eye-out", "a-in", "b-in", "a-out", "b-out", "later", "p1", "p2", "v1", "v2")
+
+		// A container that runs becomes an observer.
+		h.container("joins", "none")
+		h.docker("network", "disconnect", "none", "joins")
+		h.docker("network", "connect", "--driver-opt", "mirror.dest=self", "vlan", "joins")
+		h.copies("vlan", 2, 2)
+		joined, v2 := h.in("joins").capture(), h.in("v2").capture()
+		joined.watches("v1", "v2")
+		h.in("joins").send("from-joins")
+		h.in("v1").send("v1-joined")
+		joined.sawEach(1, "v1-joined")
+		v2.sees("v1-joined")
+		v2.sawNone("from-joins")
+		h.docker("rm", "-f", "joins", "eye-in", "eye-out", "a-in", "b-in", "a-out", "b-out", "later", "p1", "p2", "v1", "v2")
 		h.docker("network", "rm", "in", "out", "port", "vlan", "auto")
 		if rows := h.mirrorRows(); len(rows) > 0 {
 			t.Errorf("with the networks gone, these mirrors are left: %v", rows)

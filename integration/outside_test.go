@@ -75,6 +75,30 @@ func (p place) serverLog() string {
 	return string(b)
 }
 
+// bringDhclient copies the machine's own dhclient into what every host sees, once. It needs
+// no library but that of C, of any newer version.
+var bringDhclient = sync.OnceValue(func() error {
+	program, err := exec.LookPath("dhclient")
+	if err != nil {
+		return err
+	}
+	return copyFile(program, filepath.Join(build, "dhclient"))
+})
+
+// dhclient asks for a lease as ISC's client in a container does, but puts nothing onto the
+// interface. It returns the address.
+func (p place) dhclient() (addr string) {
+	p.h.t.Helper()
+	p.h.must(bringDhclient())
+	file := "/tmp/dhclient-" + p.name
+	out := p.h.sh(fmt.Sprintf("nsenter --net=%s %s/dhclient -4 -1 -v -sf /bin/true -cf /dev/null -lf %[3]s.leases -pf %[3]s.pid eth0 2>&1; kill $(cat %[3]s.pid)", p.netns, buildDir, file))
+	bound := regexp.MustCompile(`(?m)^bound to ([0-9.]+) `).FindStringSubmatch(out)
+	if bound == nil {
+		p.h.t.Fatalf("dhclient in %s says\n%s", p.name, out)
+	}
+	return bound[1]
+}
+
 const udhcpc = "udhcpc -i eth0 -n -q -f"
 
 // inet are the IPv4 addresses of a device in the place.
@@ -118,6 +142,30 @@ func TestExternalAddresses(t *testing.T) {
 			h.ping(c.name, "10.42.0.1")
 		}
 		h.ping("clean1", strings.Split(h.in("booked1").inet("eth0")[0], "/")[0])
+		for _, network := range []string{"clean", "booked"} {
+			h.container("isc", network)
+			c := h.in("isc")
+			h.eventually("the interface is there", func() error {
+				_, err := h.Run(h.ctx(), "docker", "exec", "isc", "cat", "/sys/class/net/eth0/ifindex")
+				return err
+			})
+			if addr := c.dhclient(); !strings.HasPrefix(addr, "10.42.0.") || !server.holds(addr) {
+				t.Errorf("dhclient has %s, the server %q", addr, server.leases())
+			} else if granted := "DHCPACK(eth0) " + addr + " " + c.link("eth0").MAC; !strings.Contains(server.serverLog(), granted) {
+				t.Errorf("the server does not say %s", granted)
+			}
+			h.docker("rm", "-f", "isc")
+		}
+		booked := h.address("booked1", "booked")
+		if booked == "" || strings.HasPrefix(booked, "10.42.0.") {
+			t.Errorf("Docker shows %q, and has booked another", booked)
+		}
+		if hosts := h.exec("booked1", "cat", "/etc/hosts"); !strings.Contains(hosts, booked+"\t") {
+			t.Errorf("booked is %s, and /etc/hosts is %s", booked, hosts)
+		}
+		if out := h.docker("run", "--rm", "--network", "booked", "lab", "nslookup", "-type=a", "booked1", "127.0.0.11"); !strings.Contains(out, "Address: "+booked) {
+			t.Errorf("booked is %s, and Docker's DNS says %s", booked, out)
+		}
 
 		// On a running container, and again.
 		h.container("late", "none", "--cap-add", "NET_ADMIN")

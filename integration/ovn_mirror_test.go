@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,8 +152,14 @@ func TestOVNMirror(t *testing.T) {
 			if !strings.Contains(out, `option mirror.vlan="7": on OVN's bridge`) {
 				t.Errorf("mirror.vlan on a logical switch: %s", out)
 			}
-			h.docker("rm", "-f", "eye", "near", "near2", "o1", "o2")
+			h.docker("rm", "-f", "near", "near2")
+			h.advises("prod", "the mirror to port mon0: "+uncopied, startOne, "the mirror to container eye: "+uncopied, startOne)
+			h.container("near", "prod")
+			h.copies("prod", 2, 1)
+			h.advises("prod")
+			h.docker("rm", "-f", "eye", "near", "o1", "o2")
 			f.logicalMirrors(0)
+			h.copiesChosen(f, logical)
 			far.docker("rm", "-f", "far")
 			for _, h := range f.hosts {
 				h.docker("network", "rm", "prod", "other")
@@ -160,6 +167,58 @@ func TestOVNMirror(t *testing.T) {
 			f.expectEmpty()
 		})
 	}
+}
+
+// What doctor says of a mirror that copies nobody, and what to do.
+const (
+	uncopied = "no container is copied"
+	startOne = "start a container on the network that does not observe itself"
+)
+
+// copiesChosen checks on a logical switch that what a named container receives is copied,
+// and nothing that it sends or others receive.
+func (h *host) copiesChosen(f *fleet, logical int) {
+	h.t.Helper()
+	h.network("chosen", "--opt", "ovn.switch=chosen", "--opt", "gateway_mode=none", "--opt", "port_security=false",
+		"--opt", "mirror.ports=named", "--opt", "mirror.direction=in")
+	h.observe("watcher", "chosen")
+	h.container("unnamed", "chosen")
+	h.advises("chosen", "the mirror to container watcher: "+uncopied+"; no container of the network is named named", startOne, "docker start named")
+	h.container("named", "chosen")
+	h.copies("chosen", 1, 1) // once the name is known
+	h.advises("chosen")
+	f.logicalMirrors(logical)
+	watcher, unnamed := h.in("watcher").capture(), h.in("unnamed").capture()
+	h.ping("unnamed", h.addressOf("named"))
+	h.eventually("watcher hears what the named container receives", func() error {
+		h.in("unnamed").send("settle")
+		return watcher.within(lag, func() error {
+			if len(watcher.frames(mark("settle", "broadcast"))) == 0 {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+	})
+	// Of a size of their own.
+	h.in("unnamed").run("ping", "-c", "5", "-i", "0.1", "-s", "321", "-W", "1", h.addressOf("named"))
+	h.in("named").send("from-named")
+	unnamed.hears("from-named")
+	h.in("unnamed").send("from-unnamed")
+	watcher.hears("from-unnamed")
+	watcher.sawNone("from-named")
+	if got := watcher.frames(mark("from-unnamed", "broadcast")); len(got) != 1 {
+		h.t.Errorf("of what the named container receives there are %d copies", len(got))
+	}
+	pings := slices.DeleteFunc(watcher.frames(", length 329"), func(frame string) bool { return !strings.Contains(frame, "ICMP echo request") })
+	if len(pings) != 5 {
+		h.t.Errorf("of 5 pings to the named container there are %d copies", len(pings))
+	}
+	if got := watcher.frames("ICMP echo reply"); len(got) > 0 {
+		h.t.Errorf("what the named container sends, and the other receives, is copied: %s", got[0])
+	}
+	h.docker("rm", "-f", "watcher", "named", "unnamed")
+	f.logicalMirrors(0)
+	h.docker("network", "rm", "chosen")
 }
 
 // logicalMirrors waits until the northbound database has so many mirrors of ours.

@@ -58,6 +58,21 @@ func (s *symptoms) says(part string) {
 	s.seen(out)
 }
 
+// explained checks that docs/troubleshooting.md says what to do about a message, below a
+// remark that names the test.
+func (h *host) explained(out string) {
+	h.t.Helper()
+	p, err := readPage("docs/troubleshooting.md")
+	h.must(err)
+	test, _, _ := strings.Cut(h.t.Name(), "/")
+	for _, b := range p.blocks {
+		if b.remark == "tested by "+test && prints(out, b.text) == nil {
+			return
+		}
+	}
+	h.t.Errorf("docs/troubleshooting.md does not explain, in a block of %s:\n%s", test, out)
+}
+
 // Every message that docs/troubleshooting.md explains is one that a user meets,
 // word for word, in the situation that the page describes.
 func TestTroubleshooting(t *testing.T) {

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 cache=${OCN_LAB_CACHE:-/var/cache/ovs-container-network-lab}
-packages="docker.io openvswitch-switch ovn-central ovn-host iperf3 tcpdump busybox-static dnsmasq-base kea-dhcp4-server ethtool tini iptables
+packages="docker.io openvswitch-switch ovn-central ovn-host iperf3 tcpdump busybox-static dnsmasq-base kea-dhcp4-server isc-dhcp-client ethtool tini iptables
 	nftables debootstrap debian-archive-keyring iproute2 iputils-ping jq procps util-linux
 	ca-certificates curl gcc libc6-dev"
 # Of a root: the first must be there, the others are not in every suite, where

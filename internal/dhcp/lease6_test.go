@@ -2,10 +2,13 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +49,37 @@ func TestAdvertised(t *testing.T) {
 	l = advertised(heard{router: &ndp.RouterAdvertisement{Options: []ndp.Option{prefix6("fd01::/64", true, true, ndp.Infinity, ndp.Infinity)}}, from: from}, mac7, at)
 	if l.Router.IsValid() || len(l.Addrs) != 1 || !l.Expire.IsZero() || !l.Renew.Equal(at.Add(30*time.Minute)) {
 		t.Errorf("without end, and no router: %+v", l)
+	}
+	ra.Options = nil
+	for i := range 20 {
+		ra.Options = append(ra.Options, prefix6(fmt.Sprintf("fd01:0:0:%d::/64", i), true, true, time.Minute, time.Hour))
+	}
+	if got := texts(advertised(heard{router: ra, from: from}, mac7, at)); len(got) != 16 || got[0] != "fd01::ff:fe00:7/64" || got[15] != "fd01::15:0:ff:fe00:7/64" {
+		t.Errorf("of twenty prefixes it makes %q", got)
+	}
+}
+
+// A DHCPv6 server knows a port by its MAC address, or by what is in or made of its client
+// identifier.
+func TestIdentity6(t *testing.T) {
+	for id, want := range map[string]string{
+		"":                             "0003 0001 020000000007",
+		"\x00printer":                  "0004 ",
+		"\x01\x02\x00\x00\x00\x00\x07": "0004 ",
+		"\xff\x00\x00\x00\x09\x00\x02\x00\x00\x00\x09\x01": "0002 00000009 01",
+	} {
+		want := strings.ReplaceAll(want, " ", "")
+		duid, iaid, err := Port{MAC: mac7, ID: []byte(id)}.identity6()
+		if err != nil {
+			t.Fatalf("%x: %v", id, err)
+		}
+		got := hex.EncodeToString(duid.ToBytes())
+		if !strings.HasPrefix(got, want) || want == "0004" && len(got) != 4+32 || want != "0004" && got != want {
+			t.Errorf("%x: the DUID is %s, want %s", id, got, want)
+		}
+		if own := id != "" && id[0] == 0xff; own != (iaid == [4]byte{0, 0, 0, 9}) {
+			t.Errorf("%x: the IAID is %x", id, iaid)
+		}
 	}
 }
 

@@ -27,16 +27,22 @@ func (f *Fabric) Await(ctx context.Context, n network.Network, id network.Endpoi
 	err := f.Fabric.Await(limited, f.here(n), id)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		var late *ovs.UncopiedError
-		if errors.As(err, &late) {
-			if ep, _ := n.Endpoint(id); !ep.Observer { // its network is there
-				f.cfg.Log.WarnContext(ctx, "a container starts without being copied", "nid", n.ID, "eid", id, "mirror", late.Mirror, "waited", installTime, "err", f.why(ctx))
-				return nil
-			}
-			return fmt.Errorf("ovn-controller has not made mirror %s within %v: %w", late.Mirror, installTime, f.why(ctx))
+		if ep, _ := n.Endpoint(id); errors.As(err, &late) && !ep.Observer { // its network is there
+			f.cfg.Log.WarnContext(ctx, "a container starts without being copied", "nid", n.ID, "eid", id, "mirror", late.Mirror, "waited", installTime, "err", f.why(ctx))
+			return nil
 		}
-		return fmt.Errorf("OVN has not installed the port within %v: %w", installTime, f.why(ctx))
+		return f.late(ctx, err)
 	}
 	return err
+}
+
+// late says what OVN has not done in time, and why.
+func (f *Fabric) late(ctx context.Context, err error) error {
+	var uncopied *ovs.UncopiedError
+	if errors.As(err, &uncopied) {
+		return fmt.Errorf("ovn-controller has not made mirror %s within %v: %w", uncopied.Mirror, installTime, f.why(ctx))
+	}
+	return fmt.Errorf("OVN has not installed the port within %v: %w", installTime, f.why(ctx))
 }
 
 // why says what is missing for a port to be installed, as far as this host can see.

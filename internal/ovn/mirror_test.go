@@ -1,6 +1,7 @@
 package ovn
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/ovs-container-network/ovs-container-network/internal/network"
+	"github.com/ovs-container-network/ovs-container-network/internal/ovs"
 	"github.com/ovs-container-network/ovs-container-network/internal/ovsdb"
 )
 
@@ -341,6 +343,22 @@ func TestKnowsLocal(t *testing.T) {
 	for version, want := range map[string]bool{"23.03.1": false, "23.06.0": true, "22.12": false, "26.03.1": true, "24.03.2": true, "": false, "x": false} {
 		if got := knowsLocal(version); got != want {
 			t.Errorf("ovn-controller %q: %v", version, got)
+		}
+	}
+}
+
+// A start that OVN is too late for says which mirror is missing, or that it is the port.
+func TestLate(t *testing.T) {
+	f := newRig(t).host("h1")
+	for _, c := range []struct {
+		err  error
+		says string
+	}{
+		{&ovs.UncopiedError{Mirror: "ocn-n1-eye", Err: context.DeadlineExceeded}, "ovn-controller has not made mirror ocn-n1-eye within 20s: "},
+		{context.DeadlineExceeded, "OVN has not installed the port within 20s: "},
+	} {
+		if got := f.late(t.Context(), c.err); !strings.HasPrefix(got.Error(), c.says) {
+			t.Errorf("%v: it says %v, want %s…", c.err, got, c.says)
 		}
 	}
 }

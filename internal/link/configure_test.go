@@ -85,6 +85,15 @@ func TestConfigure(t *testing.T) {
 		if got := addrs(); got != "" {
 			t.Errorf("the addresses are\n%s", got)
 		}
+		// One that the kernel has made of a prefix keeps its times.
+		within(t, ns, func() {
+			check(t, exec.Command("ip", "addr", "add", "fd00::5/64", "dev", "eth0", "valid_lft", "5000", "preferred_lft", "0").Run())
+		})
+		check(t, k.Configure(path, in.PeerIndex, Settings{}, six))
+		if got := addrs(); !strings.Contains(got, "deprecated") || strings.Contains(got, "valid_lft forever") {
+			t.Errorf("the addresses are\n%s", got)
+		}
+		check(t, k.Configure(path, in.PeerIndex, six, Settings{}))
 		if err := k.Configure(path, 99, Settings{}, one); err == nil || !strings.Contains(err.Error(), "link 99") {
 			t.Errorf("of a link that is not there: %v", err)
 		}
